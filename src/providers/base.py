@@ -1,0 +1,487 @@
+"""The contract: what a provider is. THE file that a plugin's author reads.
+
+A provider is a subclass of `LLMProvider` with one method:
+
+    class AcmeProvider(LLMProvider):
+        name = "acme"
+        Settings = AcmeSettings                 # a dataclass with env_prefix; see providers.settings
+
+        def open(self) -> None:                 # once, before the first call: import the SDK, load the model
+            self.client = ...
+
+        async def generate(self, request):      # one Request in, StreamEvents out
+            yield StreamEvent.token("Hello")
+            yield StreamEvent.usage(Usage(3, 1))
+            yield StreamEvent.finish("stop")
+
+All verbs (`execute`, `execute_chat_completion`, `execute_responses_api`, `complete`, `stream`, `embed`...) stand here,
+once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar, Final, Self, cast
+
+from .exceptions import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderUnsupportedOperationError,
+    MissingCredentialsError,
+    ProviderClosedError,
+    UnknownOptionError,
+)
+from .layers import retry
+from .pipeline import Assembler, Handler, Layer, attach, compose
+from .profiles import ModelProfile, ProfileTable, estimate_tokens
+from .request_builder import RequestBuilder
+from .settings import ProviderSettings, missing_key, settings_fields
+from .text_stream import Outcome, TextStream
+from .types import (
+    APIType,
+    EmbeddingResult,
+    LLMConfig,
+    LLMResponse,
+    Request,
+    StreamEvent,
+    StreamEventType,
+    StreamMode,
+)
+from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, parse_enum, unknown_option
+
+_TOKEN: Final = StreamEventType.TOKEN
+
+# Other names that the founding documents use for options.
+_OPTION_NAMES: Final[dict[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
+
+
+class LLMProvider:
+    """Base of all providers.
+
+    Args:
+        config: an `LLMConfig`, or the model's name.
+        options: fields of `LLMConfig` and of the provider's settings by name; they override `config`. `model` is
+            another name of `model_name`; a class or object with a `model_name` will do for a name.
+
+    Raises:
+        UnknownOptionError: an option that neither knows.
+        LLMProviderConfigurationError: a value is refused; the message names field and source.
+        MissingCredentialsError: the provider needs a key and no source has one.
+    """
+
+    name: ClassVar[str] = ""
+    """The provider's name, as in `create_llm_provider(name)`."""
+
+    Settings: ClassVar[type[ProviderSettings]] = ProviderSettings
+    """What can be set beside `LLMConfig`: keys, addresses, paths."""
+
+    profiles: ClassVar[ProfileTable] = ProfileTable()
+    """What is known of the provider's models."""
+
+    layers: ClassVar[tuple[Layer, ...]] = (retry,)
+    """What stands around each call, outermost first."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Import names of packages that `open` needs, for `available_providers`."""
+
+    slow_open: ClassVar[bool] = False
+    """Whether `open` takes long (loads a model), so that it must not run on the event loop's thread."""
+
+    client_api_type: ClassVar[APIType] = APIType.AUTO
+    """The interface that the sync `Client` uses where its caller names none."""
+
+    settings: ProviderSettings
+
+    def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
+        self.config, self.settings = self._configure(config, options)
+        self._lock = threading.Lock()
+        self._open_lock = threading.Lock()
+        self._opened = False
+        self._closed = False
+        self._active = 0
+        self._close_when_idle = False
+        self._call: Handler = compose(self.layers, self.generate)
+        self._builder = RequestBuilder(self.name, self.config)
+
+    # --- what an author writes --------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Get ready, once, before the first call: import what is heavy, load what is large.
+
+        Runs in the caller's thread, or in a worker thread where `slow_open` is set. May raise; the next call tries
+        again.
+        """
+
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request: an async generator of events. The one method that an author has to write.
+
+        Yield `StreamEvent.token`, `.reasoning`, `.tool_start` / `.tool_delta` / `.tool_call`, `.usage` (cumulative) and
+        at the end `.finish(reason)`. Raise errors of `providers.exceptions`. Close what is open when the generator is
+        closed: that is how a cancelled call ends.
+        """
+        raise LLMProviderUnsupportedOperationError(f"{type(self).__name__} has no generate()", provider=self.name)
+
+    async def shut(self) -> None:
+        """Give back what `open` took. Called once by `close`."""
+
+    # --- the verbs --------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self, prompt: Any = None, system_prompt: str | None = None, **options: Any
+    ) -> LLMResponse | TextStream:
+        """Answer a prompt.
+
+        Args:
+            prompt: a text, or messages in any spelling.
+            system_prompt: what the model shall be.
+            options: of this call: `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `frequency_penalty`,
+                `presence_penalty`, `reasoning_effort`, `tools`, `tool_choice`, `schema` or `response_format`, `config`
+                (a `GenerationConfig` or dict), `extra` (the backend's own parameters), `timeout`, `attempts`,
+                `backoff`, `api_type`, `on_unsupported`, `stream_mode`.
+
+        Returns:
+            An `LLMResponse`; with `StreamMode.ENABLED` a `TextStream`; with `StreamMode.AUTO` a `TextStream` that may
+            be iterated (it streams) or awaited (it does not).
+
+        Raises:
+            LLMProviderError: of the class that tells what happened; see `providers.exceptions`.
+        """
+        return await self._execute(prompt, system_prompt, options)
+
+    async def execute_chat_completion(self, messages: Any, **options: Any) -> LLMResponse | TextStream:
+        """Answer a conversation; like `execute` with messages, through the chat interface."""
+        options.setdefault("api_type", APIType.CHAT_COMPLETION)
+        return await self._execute(messages, options.pop("system_prompt", None), options)
+
+    async def execute_responses_api(
+        self,
+        input_message: Any,
+        instructions: str | None = None,
+        previous_response_id: str | None = None,
+        tools: Any = None,
+        **options: Any,
+    ) -> LLMResponse | TextStream:
+        """Answer through an interface whose conversations the backend keeps.
+
+        Args:
+            input_message: a text, or messages.
+            instructions: what the model shall be.
+            previous_response_id: the `response_id` of the answer that this one continues.
+            tools: tools in any spelling.
+            options: as in `execute`.
+
+        Raises:
+            LLMProviderUnsupportedOperationError: the provider has no such interface.
+        """
+        options.update(api_type=APIType.RESPONSES, previous_response_id=previous_response_id, tools=tools)
+        return await self._execute(input_message, instructions, options)
+
+    async def complete(self, messages: Any, tools: Any = None, **options: Any) -> LLMResponse:
+        """Answer messages, never streaming, and report a failure of the backend as a value.
+
+        Args:
+            messages: a text, a dict, a `Message`, or a list of these.
+            tools: tools in any spelling.
+            options: as in `execute`.
+
+        Returns:
+            An `LLMResponse`; where the call failed, `ok` is false and `status` and `error` say why.
+
+        Raises:
+            LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
+        """
+        try:
+            return await self._answer(self._request(messages, None, {"tools": tools, **options}, stream=False))
+        except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
+            raise
+        except LLMProviderError as error:
+            return failed(error, self.name, self.config.model_name)
+
+    async def stream(self, messages: Any, tools: Any = None, **options: Any) -> AsyncGenerator[StreamEvent, None]:
+        """Answer messages as events; the last one is DONE with the whole answer, or ERROR with what went wrong.
+
+        Args:
+            messages: a text, a dict, a `Message`, or a list of these.
+            tools: tools in any spelling.
+            options: as in `execute`.
+        """
+        request = self._request(messages, None, {"tools": tools, **options}, stream=True)
+        try:
+            async with aclosing(self._events(request)) as events:
+                async for event in events:
+                    yield event
+        except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
+            raise
+        except LLMProviderError as error:
+            yield StreamEvent(StreamEventType.ERROR, error_data(error))
+
+    async def embed(
+        self, inputs: str | list[str], encoding_format: str = "float", dimensions: int | None = None, **options: Any
+    ) -> EmbeddingResult:
+        """Vectors of texts, for providers with the `Embeddings` capability.
+
+        Raises:
+            LLMProviderUnsupportedOperationError: this provider makes no embeddings.
+        """
+        raise LLMProviderUnsupportedOperationError("this provider makes no embeddings", provider=self.name)
+
+    def update_config(self, **changes: Any) -> None:
+        """Change the configuration for calls that start from now on; all changes, or none where one is refused.
+
+        Raises:
+            UnknownOptionError: a name is no field of `LLMConfig`.
+            LLMProviderConfigurationError: a value is refused.
+        """
+        config = self.config.updated(changes, "update_config")
+        self.config, self._builder = config, RequestBuilder(self.name, config)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Facts: `provider_type`, `model_name`, `api_type`, `token_limit`, `capabilities`, `sources` of settings."""
+        return {
+            "provider_type": self.name,
+            "model_name": self.config.model_name,
+            "api_type": self.config.api_type.value,
+            "token_limit": self.token_limit,
+            "provider_class": f"{type(self).__module__}.{type(self).__qualname__}",
+            "capabilities": sorted(self.capabilities),
+            "sources": dict(self.settings.sources),
+        }
+
+    def estimate_tokens(self, prompt: str) -> int:
+        """A guess of how many tokens a text is; see `providers.profiles.estimate_tokens` for its error."""
+        return estimate_tokens(prompt)
+
+    def validate_token_limit(self, prompt: str, max_tokens: int | None = None) -> bool:
+        """Whether a prompt and its answer are likely to fit the model's context window.
+
+        Args:
+            prompt: the text.
+            max_tokens: tokens kept for the answer; the configuration's where left out, none where that has none.
+        """
+        reserve = max_tokens if max_tokens is not None else self.config.max_tokens or 0
+        return self.estimate_tokens(prompt) + reserve <= self.token_limit
+
+    async def warm_cache(self) -> None:
+        """Get the caches ready, where there are any, and the provider too."""
+        await self._ensure_open()
+
+    async def close(self) -> None:
+        """Give back connections, models and files; harmless when repeated. Calls that are under way are not waited for.
+
+        Raises:
+            LLMProviderError: what the backend says when it is shut.
+        """
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if not closed:
+            await self.shut()
+
+    async def close_when_idle(self) -> None:
+        """Close once the last call and the last stream have ended; at once where none is under way."""
+        with self._lock:
+            self._close_when_idle = True
+            busy = self._active > 0
+        if not busy:
+            await self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def profile(self) -> ModelProfile:
+        """What is known of the configured model."""
+        return self.profiles.get(self.config.model_name or "")
+
+    @property
+    def token_limit(self) -> int:
+        """The context window in tokens: as configured, else as the model's profile says, else 8192."""
+        configured = self.config.token_limit
+        if configured is DEFAULT_TOKEN_LIMIT:
+            return self.profile.context_window or configured
+        return configured
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Names of the rarer powers that this provider has; see `providers.capabilities`."""
+        return frozenset(word for cls in type(self).__mro__ if (word := cls.__dict__.get("capability")))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}/{self.config.model_name}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} holds connections and cannot be pickled; create one in each process with "
+            "create_llm_provider or get_cached_provider"
+        )
+
+    # --- how the verbs stand on generate ----------------------------------------------------------------------------
+
+    def _configure(
+        self, config: LLMConfig | str | None, options: Mapping[str, Any]
+    ) -> tuple[LLMConfig, ProviderSettings]:
+        known = {item.name for item in settings_fields(self.Settings)}
+        changes: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
+        for key, value in options.items():
+            name = _OPTION_NAMES.get(key, key)
+            if name in known:
+                arguments[name] = value
+            elif name in CONFIG_FIELDS:
+                if value is not None:
+                    changes[name] = value
+            elif value is not None:
+                owner = f"provider {self.name!r}" if self.name else type(self).__name__
+                raise UnknownOptionError(unknown_option(key, known | CONFIG_FIELDS, owner), provider=self.name or None)
+        if config is not None and not isinstance(config, LLMConfig):
+            changes.setdefault("model_name", config)
+            config = None
+        if "model_name" in changes:
+            changes["model_name"] = getattr(changes["model_name"], "model_name", changes["model_name"])
+        # A copy even without changes: update_config must not reach the caller's object, nor the caller's changes us.
+        return (config or LLMConfig()).updated(changes), self.Settings.resolve(self.name, arguments)
+
+    def require(self, name: str) -> str:
+        """The value of a setting that has to be there, a secret's value included.
+
+        Raises:
+            MissingCredentialsError: no source has one; names the variable and the files searched.
+        """
+        value = getattr(self.settings, name)
+        if not value:
+            raise MissingCredentialsError(missing_key(type(self.settings), name), provider=self.name)
+        return cast(str, value.get_secret_value() if hasattr(value, "get_secret_value") else value)
+
+    def _request(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
+        return self._builder.build(messages, system, options, stream)
+
+    async def _execute(self, messages: Any, system: str | None, options: dict[str, Any]) -> LLMResponse | TextStream:
+        mode = options.pop("stream_mode", None)
+        mode = self.config.stream_mode if mode is None else parse_enum(StreamMode, mode, "stream_mode")
+        request = self._request(messages, system, options, mode is not StreamMode.DISABLED)
+        if mode is StreamMode.DISABLED:
+            return await self._answer(request)
+        whole = (lambda: self._answer(request.replace(stream=False))) if mode is StreamMode.AUTO else None
+        return TextStream(lambda outcome: self._text(request, outcome), whole)
+
+    async def _answer(self, request: Request) -> LLMResponse:
+        await self._begin()
+        try:
+            assembler = Assembler(request, self.name)
+            feed = assembler.feed
+            async for event in self._call(request):
+                feed(event)
+            return assembler.response()
+        finally:
+            await self._end()
+
+    async def _text(self, request: Request, outcome: Outcome) -> AsyncGenerator[str, None]:
+        await self._begin()
+        assembler = Assembler(request, self.name)
+        try:
+            async with aclosing(cast(Any, self._call(request))) as events:
+                async for event in events:
+                    assembler.feed(event)
+                    if event.type is _TOKEN:
+                        yield event.data
+            outcome.response = assembler.response()
+        except LLMProviderError as error:
+            attach(error, assembler)
+            raise
+        finally:
+            await self._end()
+
+    async def _events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
+        await self._begin()
+        assembler = Assembler(request, self.name)
+        feed, push = assembler.feed, assembler.push
+        try:
+            async with aclosing(cast(Any, self._call(request))) as events:
+                async for event in events:
+                    if event.type is _TOKEN:
+                        feed(event)
+                        yield event
+                    else:
+                        for shown in push(event):
+                            yield shown
+            for shown in assembler.flush():
+                yield shown
+            yield StreamEvent(StreamEventType.DONE, assembler.response())
+        except LLMProviderError as error:
+            attach(error, assembler)
+            raise
+        finally:
+            await self._end()
+
+    async def _begin(self) -> None:
+        if not self._opened or self._closed:
+            await self._ensure_open()
+        with self._lock:
+            self._active += 1
+
+    async def _end(self) -> None:
+        with self._lock:
+            self._active -= 1
+            last = self._close_when_idle and self._active == 0
+        if last:
+            await self.close()
+
+    async def _ensure_open(self) -> None:
+        if self._closed:
+            raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
+        if self._opened:
+            return
+        if self.slow_open:
+            import asyncio
+
+            await asyncio.to_thread(self._open_once)
+        else:
+            self._open_once()
+
+    def _open_once(self) -> None:
+        with self._open_lock:
+            if not self._opened:
+                self.open()
+                self._opened = True
+
+
+BaseProvider = LLMProvider
+Provider = LLMProvider
+
+
+def error_status(error: LLMProviderError) -> int:
+    """An HTTP status for any error: its own, or the nearest one for failures without a reply."""
+    if error.status_code is not None and error.status_code >= 400:
+        return error.status_code
+    if isinstance(error, TimeoutError):
+        return 504
+    return 503 if isinstance(error, ConnectionError) else 500
+
+
+def error_data(error: LLMProviderError) -> dict[str, Any]:
+    """An error as the data of an ERROR event: `status`, `error`, `type`, `code`, `retryable`, `retry_after`, `content`
+    (the text so far) and `request_id`."""
+    return {
+        "status": error_status(error),
+        "error": str(error),
+        "type": type(error).__name__,
+        "code": error.code,
+        "retryable": error.retryable,
+        "retry_after": error.retry_after,
+        "request_id": error.request_id,
+        "content": error.response.content if error.response is not None else "",
+    }
+
+
+def failed(error: LLMProviderError, provider: str, model: str | None) -> LLMResponse:
+    """An error as an answer that is not `ok`, with what had arrived until then."""
+    response = error.response if isinstance(error.response, LLMResponse) else LLMResponse("", model or "", provider)
+    response.status, response.error = error_status(error), str(error) or type(error).__name__
+    response.metadata = {**response.metadata, "error": error_data(error)}
+    return response

@@ -1,0 +1,139 @@
+"""Rarer powers of providers, as mixins: asked for by `isinstance`, listed by `provider.capabilities`, never flags.
+
+class AcmeProvider(Embeddings, LLMProvider):        # the mixin goes first: it brings the verb
+    async def create_embeddings(self, request): ...
+
+Embeddings        embed()          texts to vectors
+TokenCounting     count_tokens()   an exact count, by the backend or a local tokenizer
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+from .base import LLMProvider, error_status
+from .exceptions import LLMProviderConfigurationError, LLMProviderError, LLMProviderResponseError
+from .resilience import retrying
+from .types import EmbeddingResult
+from .types.checks import Check, Number, check_fields
+
+_CHECKS: Final[dict[str, Check]] = {"dimensions": Number(1, integer=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Texts to be turned into vectors.
+
+    Attributes:
+        model: the model's name.
+        inputs: the texts, at least one.
+        encoding_format: how vectors travel on the wire, `"float"` or `"base64"`; the result holds floats either way.
+        dimensions: length of the vectors, where the model can choose; `None` leaves it to the model.
+        extras: parameters of the backend's own, to be sent as they are.
+        timeout: seconds for one attempt.
+    """
+
+    model: str
+    inputs: tuple[str, ...]
+    encoding_format: str = "float"
+    dimensions: int | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    timeout: float | None = 60
+
+
+class Embeddings(LLMProvider):
+    """The power to turn texts into vectors."""
+
+    capability: ClassVar[str] = "embeddings"
+
+    @abstractmethod
+    async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """Vectors for all inputs, in their order. What an author writes."""
+
+    async def embed(
+        self, inputs: str | list[str], encoding_format: str = "float", dimensions: int | None = None, **options: Any
+    ) -> EmbeddingResult:
+        """Vectors of texts; passing failures are tried again as the configuration says.
+
+        Args:
+            inputs: a text, or a list of texts.
+            encoding_format: `"float"` or `"base64"`, how vectors travel on the wire; the result holds floats.
+            dimensions: length of the vectors, for models that can choose.
+            options: `timeout`, `attempts`, `backoff`, and `extra` for the backend's own parameters.
+
+        Returns:
+            An `EmbeddingResult`; where the call failed, `ok` is false and `status` and `error` say why.
+
+        Raises:
+            LLMProviderConfigurationError: an argument is wrong.
+        """
+        request = self._embedding_request(inputs, encoding_format, dimensions, options)
+        policy = self._builder.retry_of(options)
+        await self._begin()
+        try:
+            result = await retrying(policy, lambda: self.create_embeddings(request))
+        except LLMProviderConfigurationError:
+            raise
+        except LLMProviderError as error:
+            return EmbeddingResult([], model=request.model, status=error_status(error), error=str(error))
+        finally:
+            await self._end()
+        return result
+
+    def _embedding_request(
+        self, inputs: Any, encoding_format: str, dimensions: int | None, options: dict[str, Any]
+    ) -> EmbeddingRequest:
+        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs) if isinstance(inputs, Iterable) else ()
+        if not texts or not all(isinstance(text, str) and text for text in texts):
+            raise LLMProviderConfigurationError("inputs must be a text or a list of texts, none of them empty")
+        if encoding_format not in ("float", "base64"):
+            raise LLMProviderConfigurationError(f"encoding_format must be 'float' or 'base64', not {encoding_format!r}")
+        check_fields({"dimensions": dimensions}, _CHECKS, "argument")
+        if self.config.model_name is None:
+            raise LLMProviderConfigurationError("no model: pass model_name=...", provider=self.name)
+        return EmbeddingRequest(
+            self.config.model_name,
+            texts,
+            encoding_format,
+            dimensions,
+            {**self.config.extra_params, **options.get("extra", {})},
+            options.get("timeout", self.config.timeout),
+        )
+
+
+def decode_vector(value: Any) -> list[float]:
+    """A vector as floats, from a list of numbers or from base64 of little-endian 32-bit floats.
+
+    Raises:
+        LLMProviderResponseError: it is neither.
+    """
+    if isinstance(value, str):
+        try:
+            raw = base64.b64decode(value, validate=True)
+            return list(struct.unpack(f"<{len(raw) // 4}f", raw))
+        except (binascii.Error, struct.error) as error:
+            raise LLMProviderResponseError(f"a vector is not base64 of 32-bit floats: {error}") from None
+    if not isinstance(value, list):
+        raise LLMProviderResponseError(f"a vector must be a list of numbers or base64, not {type(value).__name__}")
+    return [float(number) for number in value]
+
+
+class TokenCounting(LLMProvider):
+    """The power to count tokens exactly, by a local tokenizer or a call to the backend."""
+
+    capability: ClassVar[str] = "token_counting"
+
+    @abstractmethod
+    async def count_tokens(self, messages: Any, **options: Any) -> int:
+        """How many tokens the messages are as a prompt, with everything that the model's template adds.
+
+        Args:
+            messages: a text, or messages in any spelling.
+            options: as in `execute`, where they change the prompt (`tools`, `system`).
+        """

@@ -1,0 +1,259 @@
+"""From a name to a provider: presets, defaults, and a cache of providers that closes what it drops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Final
+
+from .base import LLMProvider
+from .exceptions import LLMProviderConfigurationError, UnknownProviderError
+from .plugins import manager, normalize_name
+from .registry import provider_class
+from .settings import all_variables, default_model, default_provider, find_variable
+from .sources import read_toml
+from .types import LLMConfig
+from .types.config import CONFIG_FIELDS
+
+_CACHE_SIZE: Final = 128
+
+
+def create_llm_provider(
+    provider_type: str | None = None,
+    model_name: Any = None,
+    *,
+    config: LLMConfig | None = None,
+    preset: str | None = None,
+    **options: Any,
+) -> LLMProvider:
+    """Create a provider by name.
+
+    Args:
+        provider_type: the provider's name. Left out: `DEFAULT_LLM_PROVIDER`; where that is not set, the installed
+            provider whose key is found in the environment or `.env`; else an installed one that needs no key.
+        model_name: the model. Left out: the configuration's, then `DEFAULT_MODEL_NAME` (for the default provider), then
+            the provider's own default.
+        config: an `LLMConfig`; it is copied.
+        preset: a table `[presets.NAME]` of `config/providers.toml`: `provider` and any options.
+        options: fields of `LLMConfig` and of the provider's settings; they override `config` and the preset.
+
+    Raises:
+        UnknownProviderError: no such provider; lists what is installed and what to install.
+        PluginError: the plugin of that name is quarantined, or a package that it needs is missing.
+        LLMProviderConfigurationError: a value is wrong, or a key is missing; names where it came from.
+    """
+    if config is not None and not isinstance(config, LLMConfig):
+        raise LLMProviderConfigurationError(f"config must be an LLMConfig, not {type(config).__name__}")
+    if preset is not None:
+        provider_type, model_name, options = _with_preset(preset, provider_type, model_name, options)
+    chosen, is_default = (provider_type, False) if provider_type is not None else (_default_name(), True)
+    cls = provider_class(chosen)
+    model = model_name if model_name is not None else options.pop("model", None)
+    if model is None and (config is None or config.model_name is None):
+        model = _default_model(cls, normalize_name(chosen), is_default)
+    if model is not None:
+        options["model_name"] = getattr(model, "model_name", model)
+    # The founding document's providers take the configuration first and hand it to super().__init__; ours do too.
+    changes = {name: options.pop(name) for name in list(options) if name in CONFIG_FIELDS}
+    merged = (config or LLMConfig()).updated({name: value for name, value in changes.items() if value is not None})
+    return cls(merged, **options)
+
+
+def _with_preset(
+    preset: str, provider_type: str | None, model_name: Any, options: Mapping[str, Any]
+) -> tuple[str, Any, dict[str, Any]]:
+    toml = read_toml()
+    table = toml.table("presets", preset)
+    if not table:
+        known = ", ".join(toml.names("presets")) or "none"
+        raise LLMProviderConfigurationError(f"no preset {preset!r} in {toml.searched}; presets there: {known}")
+    values = {key: found.value for key, found in table.items()}
+    named = values.pop("provider", values.pop("provider_type", None))
+    model = values.pop("model_name", values.pop("model", None))
+    chosen = provider_type if provider_type is not None else named
+    if not isinstance(chosen, str):
+        raise LLMProviderConfigurationError(f"[presets.{preset}] of {toml.path} needs a text under 'provider'")
+    given = {key: value for key, value in options.items() if value is not None}
+    # Another provider than the preset's cannot take the preset's model.
+    keep = provider_type is None or provider_type == named
+    return chosen, model_name if model_name is not None else model if keep else None, {**values, **given}
+
+
+def _default_name() -> str:
+    found = default_provider()
+    if found is not None:
+        return str(found.value).strip()
+    for _, variable, name in manager.default_candidates():
+        if variable is None or find_variable(variable) is not None:
+            return name
+    variables = sorted({variable for _, variable, _ in manager.default_candidates() if variable})
+    wanted = f"set DEFAULT_LLM_PROVIDER or one of {', '.join(variables)}" if variables else "set DEFAULT_LLM_PROVIDER"
+    raise UnknownProviderError(
+        f"no provider was named and none can be chosen: {wanted}, or install one that needs no key "
+        "(pip install 'llm-provider-system[all]' brings them all)"
+    )
+
+
+def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str | None:
+    found = default_model()
+    if found is not None:
+        owner = None if is_default else default_provider()
+        if is_default or owner is None or str(owner.value).strip().lower() == name:
+            return str(found.value).strip()
+    model = cls.profiles.document.get("default_model")
+    return str(model) if model else None
+
+
+class _Cached:
+    __slots__ = ("environment", "provider")
+
+    def __init__(self, provider: LLMProvider, environment: tuple[Any, ...]) -> None:
+        self.provider = provider
+        self.environment = environment
+
+
+class ProviderCache:
+    """Providers by everything that makes them: arguments and the environment variables that they read.
+
+    A provider that is dropped (the cache is full, or cleared) is closed after its last call and stream have ended.
+    """
+
+    def __init__(self, size: int = _CACHE_SIZE) -> None:
+        self._size = size
+        self._lock = threading.Lock()
+        self._cached: OrderedDict[Any, _Cached] = OrderedDict()
+        self._locks: dict[Any, threading.Lock] = {}
+
+    def get(self, provider_type: str | None, model_name: Any, options: dict[str, Any]) -> LLMProvider:
+        """The provider of these arguments, made at the first time; many threads get one and the same."""
+        key = (provider_type, model_name, _key_of(options)) if options else (provider_type, model_name)
+        found = self._cached.get(key)
+        if found is not None and found.environment == _environment(type(found.provider)):
+            return found.provider
+        return self._make(key, provider_type, model_name, options)
+
+    def _make(self, key: Any, provider_type: str | None, model_name: Any, options: dict[str, Any]) -> LLMProvider:
+        with self._lock:
+            making = self._locks.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                found = self._cached.get(key)
+                if found is not None and found.environment == _environment(type(found.provider)):
+                    return found.provider
+            provider = create_llm_provider(provider_type, model_name, **options)
+            with self._lock:
+                dropped = [self._cached.pop(key)] if key in self._cached else []
+                self._cached[key] = _Cached(provider, _environment(type(provider)))
+                while len(self._cached) > self._size:
+                    dropped.append(self._cached.popitem(last=False)[1])
+                self._locks.pop(key, None)
+        for old in dropped:
+            _close_soon(old.provider)
+        return provider
+
+    def clear(self) -> None:
+        """Drop all providers."""
+        with self._lock:
+            dropped, self._cached = list(self._cached.values()), OrderedDict()
+        for old in dropped:
+            _close_soon(old.provider)
+
+    def __len__(self) -> int:
+        return len(self._cached)
+
+
+def _key_of(value: Any) -> Any:
+    """A value as a key; the type stands in it, since 1, 1.0 and True are equal."""
+    if isinstance(value, dict):
+        return tuple((name, _key_of(value[name])) for name in sorted(value))
+    if isinstance(value, list | tuple):
+        return (type(value), tuple(map(_key_of, value)))
+    if isinstance(value, LLMConfig):
+        return _key_of({**value.__dict__, "given": sorted(value.given())})
+    try:
+        hash(value)
+    except TypeError:
+        # What cannot be compared by value is compared by identity; the entry keeps it alive, so no id comes back.
+        return (id(value), type(value), _Alive(value))
+    return (type(value), value)
+
+
+class _Alive:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Alive) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+# The dict under os.environ: reading the variables of one provider through os.environ itself costs 4 us, more than the
+# whole look-up may take. Where Python is built without it, os.environ serves.
+_raw: Final[Any] = getattr(os.environ, "_data", os.environ)
+_encoded: Final[dict[type[LLMProvider], tuple[Any, ...]]] = {}
+_HOUSE: Final = ("DEFAULT_LLM_PROVIDER", "DEFAULT_MODEL_NAME")
+
+
+def _environment(cls: type[LLMProvider]) -> tuple[Any, ...]:
+    """The values of all environment variables that a provider's settings read, as they are now."""
+    names = _encoded.get(cls)
+    if names is None:
+        encode = getattr(os.environ, "encodekey", str) if _raw is not os.environ else str
+        names = _encoded[cls] = tuple(map(encode, (*_HOUSE, *all_variables(cls.Settings))))
+    return tuple(map(_raw.get, names))
+
+
+_closing: Final[set[asyncio.Task[None]]] = set()
+
+
+def _close_soon(provider: LLMProvider) -> None:
+    """Close a provider after its last call, from any thread, inside an event loop or not."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(provider.close_when_idle())
+        return
+    task = loop.create_task(provider.close_when_idle())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+
+
+_cache: Final = ProviderCache()
+
+
+def get_cached_provider(
+    provider_type: str | None = None,
+    model_name: Any = None,
+    api_type: Any = None,
+    stream_mode: Any = None,
+    **options: Any,
+) -> LLMProvider:
+    """The same provider for the same arguments and environment; made at the first time.
+
+    Args:
+        provider_type: as in `create_llm_provider`.
+        model_name: as in `create_llm_provider`.
+        api_type: as in `LLMConfig`.
+        stream_mode: as in `LLMConfig`.
+        options: as in `create_llm_provider`; dicts and lists are compared by value.
+
+    Raises:
+        LLMProviderError: as `create_llm_provider`.
+    """
+    if api_type is not None:
+        options["api_type"] = api_type
+    if stream_mode is not None:
+        options["stream_mode"] = stream_mode
+    return _cache.get(provider_type, model_name, options)
+
+
+def clear_provider_cache() -> None:
+    """Forget all cached providers; each is closed after its last call and stream have ended."""
+    _cache.clear()

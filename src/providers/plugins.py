@@ -1,0 +1,275 @@
+"""Plugins: found through metadata, loaded one name at a time, quarantined with a reason where they fail.
+
+A plugin is a distribution with an entry point in the group `llm_providers`, whose name is the provider's name and whose
+object is a module (or any object) with the hook below, or the provider class itself:
+
+    [project.entry-points.llm_providers]
+    acme = "llm_provider_acme.plugin"
+
+Two more groups are read without importing anything:
+
+    [project.entry-points."llm_providers.names"]        names lent to the front door: from providers import AcmeProvider
+    AcmeProvider = "llm_provider_acme:AcmeProvider"
+
+    [project.entry-points."llm_providers.default"]      may be the default provider, where the variable is set;
+    "50.ACME_API_KEY" = "acme"                          lowest number first; without a variable: always
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import pluggy
+
+from .base import LLMProvider
+from .exceptions import LLMProviderConfigurationError, PluginError, UnknownProviderError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP: Final = "llm_providers"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+logger = logging.getLogger("providers.plugins")
+
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_RANKED: Final = re.compile(r"(\d+)(?:\.(\w+))?")
+
+
+class Hooks:
+    """What the house asks of a plugin."""
+
+    @hookspec
+    def llm_providers(self) -> dict[str, type[LLMProvider]]:  # type: ignore[empty-body]
+        """Return the providers of this plugin, name to class."""
+
+
+@dataclass(slots=True)
+class ProviderInfo:
+    """What is known of one provider.
+
+    Attributes:
+        name: its name.
+        state: `"available"` (installed, not loaded yet), `"loaded"`, `"registered"` (by `register_provider`), or
+            `"quarantined"` (cannot be used; `reason` says why).
+        distribution: the package that brings it, or `None`.
+        version: that package's version, or `None`.
+        reason: why it cannot be used, or `None`.
+    """
+
+    name: str
+    state: str
+    distribution: str | None = None
+    version: str | None = None
+    reason: str | None = None
+
+
+@dataclass
+class _Plugin:
+    info: ProviderInfo
+    entry: EntryPoint | None = None
+    cls: type[LLMProvider] | None = None
+    error: BaseException | None = field(default=None, repr=False)
+
+
+def normalize_name(name: Any) -> str:
+    """A provider's name as it is looked up: lower case, no white space around.
+
+    Raises:
+        LLMProviderConfigurationError: it is no text, or has characters other than letters, digits, `_` and `-`.
+    """
+    if not isinstance(name, str):
+        raise LLMProviderConfigurationError(f"a provider's name must be a text, not {name!r}")
+    found = name.strip().lower()
+    if not _NAME.fullmatch(found):
+        raise LLMProviderConfigurationError(f"a provider's name must be letters, digits, '_' and '-', not {name!r}")
+    return found
+
+
+class PluginManager:
+    """Finds plugins and loads them, each once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._plugins: dict[str, _Plugin] | None = None
+        self._hooks = pluggy.PluginManager(GROUP)
+        self._hooks.add_hookspecs(Hooks)
+        self._names: dict[str, EntryPoint] = {}
+        self._defaults: list[tuple[int, str | None, str]] = []
+
+    def forget(self) -> None:
+        """Look for plugins anew at the next use, for instance after an installation."""
+        with self._lock:
+            self._plugins = None
+            self._hooks = pluggy.PluginManager(GROUP)
+            self._hooks.add_hookspecs(Hooks)
+
+    def find(self) -> dict[str, _Plugin]:
+        """All installed plugins by name, found through metadata alone; nothing of theirs is imported."""
+        with self._lock:
+            if self._plugins is None:
+                self._discover()
+            assert self._plugins is not None
+            return self._plugins
+
+    def _discover(self) -> None:
+        from importlib.metadata import entry_points
+
+        claims: dict[str, list[EntryPoint]] = {}
+        plugins: dict[str, _Plugin] = {}
+        found = entry_points()
+        for entry in found.select(group=GROUP):
+            try:
+                name = normalize_name(entry.name)
+            except LLMProviderConfigurationError as error:
+                plugins[entry.name] = _Plugin(_info(entry.name, entry, "quarantined", error.message), entry)
+                continue
+            same = claims.setdefault(name, [])
+            if not any(_owner(other) == _owner(entry) and other.value == entry.value for other in same):
+                same.append(entry)
+        for name, entries in claims.items():
+            if len(entries) == 1:
+                plugins[name] = _Plugin(_info(name, entries[0], "available"), entries[0])
+            else:
+                owners = ", ".join(f"{_owner(entry)[0]} ({entry.value})" for entry in entries)
+                reason = f"several packages claim the name {name!r}: {owners}; uninstall all but one"
+                plugins[name] = _Plugin(ProviderInfo(name, "quarantined", owners, None, reason))
+        self._names = {entry.name: entry for entry in found.select(group=f"{GROUP}.names")}
+        self._defaults = _read_defaults(found.select(group=f"{GROUP}.default"))
+        self._plugins = plugins
+
+    def load(self, name: str) -> type[LLMProvider]:
+        """The provider class of an installed plugin; its module is imported at the first time.
+
+        Raises:
+            UnknownProviderError: no plugin has that name.
+            PluginError: the plugin is quarantined; what it raised is the cause.
+        """
+        with self._lock:
+            plugin = self.find().get(name)
+            if plugin is None:
+                raise UnknownProviderError(f"no plugin brings a provider named {name!r}", provider=name)
+            if plugin.cls is None and plugin.info.state == "available":
+                self._load(name, plugin)
+            if plugin.cls is None:
+                raise PluginError(
+                    f"the provider {name!r} cannot be used: {plugin.info.reason}", provider=name
+                ) from plugin.error
+            return plugin.cls
+
+    def _load(self, name: str, plugin: _Plugin) -> None:
+        assert plugin.entry is not None
+        try:
+            plugin.cls = self._class_of(name, plugin.entry.load())
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
+            plugin.error = error
+            plugin.info.state = "quarantined"
+            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            plugin.info.reason = f"{plugin.info.distribution or plugin.entry.value} failed to load: {what}"
+            logger.warning("provider %r is quarantined: %s", name, plugin.info.reason)
+        else:
+            plugin.info.state = "loaded"
+
+    def _class_of(self, name: str, target: Any) -> type[LLMProvider]:
+        if isinstance(target, type):
+            return check_provider_class(name, target)
+        if target not in self._hooks.get_plugins():
+            self._hooks.register(target)
+            self._hooks.check_pending()
+        # Only this plugin's own hook: others may be loaded, and what they bring is not asked for here.
+        callers = self._hooks.get_hookcallers(target) or []
+        if not any(caller.name == "llm_providers" for caller in callers):
+            raise PluginError(f"{target!r} has no function llm_providers() marked with @hookimpl")
+        others = [plugin for plugin in self._hooks.get_plugins() if plugin is not target]
+        brought: dict[str, Any] = {}
+        for classes in self._hooks.subset_hook_caller("llm_providers", remove_plugins=others)():
+            brought.update({normalize_name(key): cls for key, cls in classes.items()})
+        if name not in brought:
+            raise PluginError(f"its llm_providers() brings {sorted(brought)}, not {name!r}")
+        return check_provider_class(name, brought[name])
+
+    def infos(self, *, check: bool) -> dict[str, ProviderInfo]:
+        """What is known of each plugin.
+
+        Args:
+            check: load each plugin that was not loaded yet, and look whether the packages that it needs are installed.
+        """
+        with self._lock:
+            found = {}
+            for name, plugin in sorted(self.find().items()):
+                if check and plugin.cls is None and plugin.info.state == "available":
+                    self._load(name, plugin)
+                info = plugin.info
+                if check and plugin.cls is not None:
+                    missing = missing_packages(plugin.cls)
+                    if missing:
+                        reason = f"needs the package {', '.join(missing)}, which is not installed"
+                        info = ProviderInfo(name, "quarantined", info.distribution, info.version, reason)
+                found[name] = info
+            return found
+
+    def lent_names(self) -> dict[str, EntryPoint]:
+        """The names that plugins lend to the front door."""
+        self.find()
+        return self._names
+
+    def default_candidates(self) -> list[tuple[int, str | None, str]]:
+        """Rank, variable (or `None`) and provider name of those that may be the default, best first."""
+        self.find()
+        return self._defaults
+
+
+def missing_packages(cls: type[LLMProvider]) -> list[str]:
+    """Import names of packages that a provider needs and that are not installed."""
+    missing = []
+    for name in cls.requires:
+        try:
+            if importlib.util.find_spec(name) is None:
+                missing.append(name)
+        except (ImportError, ValueError):
+            missing.append(name)
+    return missing
+
+
+def check_provider_class(name: str, cls: Any) -> type[LLMProvider]:
+    """Say clearly, and before anything is called, where a class is no provider.
+
+    Raises:
+        PluginError: it is no subclass of `LLMProvider`, or it overrides neither `generate` nor a verb.
+    """
+    if not isinstance(cls, type) or not issubclass(cls, LLMProvider):
+        raise PluginError(f"the provider {name!r} must be a subclass of providers.LLMProvider, not {cls!r}")
+    if all(getattr(cls, verb) is getattr(LLMProvider, verb) for verb in ("generate", "execute", "complete", "stream")):
+        raise PluginError(f"the provider {name!r} ({cls.__qualname__}) has no generate(): it cannot answer anything")
+    return cls
+
+
+def _owner(entry: EntryPoint) -> tuple[str, str]:
+    dist = entry.dist
+    return (dist.name, dist.version) if dist is not None else ("an unknown package", "")
+
+
+def _info(name: str, entry: EntryPoint, state: str, reason: str | None = None) -> ProviderInfo:
+    distribution, version = _owner(entry)
+    return ProviderInfo(name, state, distribution, version, reason)
+
+
+def _read_defaults(entries: Any) -> list[tuple[int, str | None, str]]:
+    found = []
+    for entry in entries:
+        match = _RANKED.fullmatch(entry.name)
+        if match is None:
+            logger.warning("entry point %r of group %s.default is not RANK or RANK.VARIABLE", entry.name, GROUP)
+            continue
+        found.append((int(match[1]), match[2], entry.value))
+    return sorted(found, key=lambda item: (item[0], item[2], item[1] or ""))
+
+
+manager: Final = PluginManager()

@@ -1,0 +1,136 @@
+"""What is known of models: windows, reasoning, what they refuse. Data, from the plugins and the user, never code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from .exceptions import LLMProviderConfigurationError
+
+MODELS_FILE: Final = "LLM_PROVIDERS_MODELS"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """What is known of one model, or of a family of models.
+
+    Attributes:
+        model_name: the model's name.
+        category: `"completions"` or `"embeddings"`.
+        context_window: tokens of prompt and answer together, or `None` where unknown.
+        max_output_tokens: most tokens of an answer, or `None`.
+        reasoning_model: whether it thinks before it answers.
+        reasoning_efforts: the efforts that it takes.
+        refuses: parameter to reason, for those that it does not take.
+        accepts_default_temperature: whether this package's default temperature may be sent; `None` where unknown.
+        known: whether any data was found for the model.
+        data: everything else that the data says.
+    """
+
+    model_name: str
+    category: str = "completions"
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    reasoning_model: bool = False
+    reasoning_efforts: tuple[str, ...] = ()
+    refuses: Mapping[str, str] = field(default_factory=dict)
+    accepts_default_temperature: bool | None = None
+    known: bool = False
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FIELDS: Final = frozenset(item.name for item in fields(ModelProfile)) - {"model_name", "known", "data"}
+
+
+class ProfileTable:
+    """The profiles of one provider's models: its own data file, overlaid by the user's.
+
+    A key is a model's name or, with a `*` at its end, the beginning of names. All entries that match are laid over each
+    other, the longest key last.
+
+    Args:
+        path: the plugin's JSON file, `{"models": {key: {field: value}}}`; read at first use.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._own: dict[str, Any] | None = None
+        self._cache: dict[str, ModelProfile] = {}
+        self._user: tuple[Any, dict[str, Any]] = (None, {})
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The plugin's whole data file."""
+        if self._own is None:
+            self._own = json.loads(self._path.read_text(encoding="utf-8")) if self._path else {"models": {}}
+        return self._own
+
+    def get(self, model: str) -> ModelProfile:
+        """The profile of a model; any name is accepted, also one that no data knows.
+
+        Raises:
+            LLMProviderConfigurationError: the user's file is no valid toml, or names a field that does not exist.
+        """
+        user = self._read_user()
+        found = self._cache.get(model)
+        if found is None:
+            found = ModelProfile(model)
+            for models in (self.document.get("models", {}), user):
+                for key in sorted(models, key=len):
+                    if key == model or (key.endswith("*") and model.startswith(key[:-1])):
+                        found = _overlay(found, models[key])
+            self._cache[model] = found
+        return found
+
+    def _read_user(self) -> dict[str, Any]:
+        named = os.environ.get(MODELS_FILE)
+        path = named or os.path.join("config", "models.toml")
+        try:
+            stamp: Any = (path, os.stat(path).st_mtime_ns)
+        except OSError:
+            if named:
+                raise LLMProviderConfigurationError(f"{MODELS_FILE} names {named}, which cannot be read") from None
+            stamp = None
+        if stamp != self._user[0]:
+            self._cache.clear()
+            self._user = (stamp, _load_user(path) if stamp else {})
+        return self._user[1]
+
+
+def _load_user(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            models = tomllib.load(file).get("models", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise LLMProviderConfigurationError(f"{path} is no valid toml: {error}") from None
+    if not isinstance(models, dict) or not all(isinstance(item, dict) for item in models.values()):
+        raise LLMProviderConfigurationError(f"{path}: [models] must hold a table for each model")
+    return models
+
+
+def _overlay(profile: ModelProfile, entry: Mapping[str, Any]) -> ModelProfile:
+    known = {key: value for key, value in entry.items() if key in _FIELDS}
+    if "reasoning_efforts" in known:
+        known["reasoning_efforts"] = tuple(known["reasoning_efforts"])
+    if "refuses" in known:
+        known["refuses"] = {**profile.refuses, **known["refuses"]}
+    other = {key: value for key, value in entry.items() if key not in _FIELDS}
+    return replace(profile, **known, known=True, data={**profile.data, **other})
+
+
+def estimate_tokens(text: str) -> int:
+    """A guess of how many tokens a text is, without any tokenizer.
+
+    Four characters of Latin text, or one and a half of any other, make a token. Against byte-pair vocabularies in use
+    the guess is mostly within a quarter for prose; code and rare languages may be off by half.
+    """
+    if not text:
+        return 0
+    plain = len(text) if text.isascii() else sum(char.isascii() for char in text)
+    return max(1, round(plain / 4 + (len(text) - plain) / 1.5))

@@ -1,0 +1,115 @@
+"""Names to provider classes: those of this process first, then those of installed plugins."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+from .base import LLMProvider
+from .exceptions import LLMProviderConfigurationError, UnknownProviderError
+from .plugins import ProviderInfo, check_provider_class, manager, normalize_name
+
+_registered: Final[dict[str, type[LLMProvider]]] = {}
+_resolved: Final[dict[str, type[LLMProvider]]] = {}
+_lock: Final = threading.Lock()
+
+
+def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = False) -> None:
+    """Make a class of this process available by name.
+
+    Args:
+        name: the name, in any case; letters, digits, `_` and `-`.
+        cls: a subclass of `LLMProvider`.
+        replace: whether it may take the place of another class, or of an installed plugin, of that name. A class that
+            was defined anew under its old module and name (a notebook's cell run twice) needs no permission.
+
+    Raises:
+        LLMProviderConfigurationError: the name is taken or malformed.
+        PluginError: the class is no provider.
+    """
+    key = normalize_name(name)
+    check_provider_class(key, cls)
+    with _lock:
+        old = _registered.get(key)
+        same = old is not None and (old.__module__, old.__qualname__) == (cls.__module__, cls.__qualname__)
+        if not same and not replace:
+            if old is not None:
+                raise LLMProviderConfigurationError(
+                    f"the name {key!r} belongs to {old.__module__}.{old.__qualname__}; pass replace=True to take it"
+                )
+            plugin = manager.find().get(key)
+            if plugin is not None:
+                raise LLMProviderConfigurationError(
+                    f"the name {key!r} belongs to the installed plugin {plugin.info.distribution}; "
+                    "pass replace=True to take it in this process"
+                )
+        if not cls.name:
+            cls.name = key
+        _registered[key] = cls
+        _resolved.clear()
+
+
+def unregister_provider(name: str) -> None:
+    """Take back `register_provider`; an installed plugin of that name is used again. Unknown names are passed over."""
+    with _lock:
+        _registered.pop(normalize_name(name), None)
+        _resolved.clear()
+
+
+def provider_class(name: str) -> type[LLMProvider]:
+    """The class of a provider; a plugin's module is imported at the first time.
+
+    Raises:
+        UnknownProviderError: no provider has that name; lists those that are installed.
+        PluginError: the plugin of that name is quarantined, with its reason.
+    """
+    found = _resolved.get(name)
+    if found is not None:
+        return found
+    try:
+        key = normalize_name(name)
+    except LLMProviderConfigurationError as error:
+        raise UnknownProviderError(f"{error.message}; {_what_there_is()}") from None
+    cls = _registered.get(key)
+    if cls is None:
+        if key not in manager.find():
+            raise UnknownProviderError(f"no provider is named {name!r}; {_what_there_is()}{_what_to_install(key)}")
+        cls = manager.load(key)
+    _resolved[name] = cls
+    return cls
+
+
+def available_providers(*, check: bool = True) -> dict[str, ProviderInfo]:
+    """All providers by name: state, distribution, version, and the reason where one cannot be used.
+
+    Args:
+        check: import each plugin's module (its backend's packages are not imported, only looked for). With `False`
+            nothing is imported, and a plugin that is broken shows as `"available"` until somebody asks for it.
+    """
+    infos = manager.infos(check=check)
+    with _lock:
+        for name, cls in _registered.items():
+            infos[name] = ProviderInfo(name, "registered", cls.__module__)
+    return dict(sorted(infos.items()))
+
+
+def _what_there_is() -> str:
+    names = sorted({*manager.find(), *_registered})
+    return f"installed: {', '.join(names)}" if names else "no provider is installed"
+
+
+def _what_to_install(name: str) -> str:
+    """The extra or plugin to install, where this distribution's metadata knows one of that or a similar name."""
+    from difflib import get_close_matches
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        extras = metadata("llm-provider-system").get_all("Provides-Extra") or []
+    except PackageNotFoundError:
+        extras = []
+    near = get_close_matches(name, sorted({*extras, *manager.find(), *_registered}), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
+    missing = near[0] if near and near[0] in extras and near[0] not in manager.find() else None
+    if missing:
+        return f"{hint}; to install it: pip install 'llm-provider-system[{missing}]'"
+    return hint or f"; third-party providers are packages of their own, usually llm-provider-{name}"

@@ -1,0 +1,202 @@
+"""From what a caller says to one `Request`: configuration, overlays and pseudo keys, in their documented order."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from .exceptions import LLMProviderConfigurationError, UnknownOptionError
+from .types import (
+    APIType,
+    GenerationConfig,
+    LLMConfig,
+    Messages,
+    Request,
+    RetryPolicy,
+    StructuredOutput,
+    ToolChoice,
+    coerce_tools,
+)
+from .types.checks import check_fields
+from .types.config import CHECKS, PARAMETERS, parse_enum, unknown_option
+
+_PARAMETERS: Final = frozenset(PARAMETERS)
+_CHECKED: Final = ("timeout", "extra", "on_unsupported")
+_MAX_WAIT: Final = RetryPolicy().max_wait
+_CACHE_FLAGS: Final = ("cache_response", "cache_collection", "rewrite_cache", "regen_cache")
+_OPTIONS: Final = frozenset(
+    {
+        *_PARAMETERS,
+        *_CACHE_FLAGS,
+        "api_type",
+        "attempts",
+        "backoff",
+        "config",
+        "extra",
+        "on_unsupported",
+        "previous_response_id",
+        "response_format",
+        "schema",
+        "stream_mode",
+        "system",
+        "system_prompt",
+        "timeout",
+        "tool_choice",
+        "tools",
+    }
+)
+
+
+class RequestBuilder:
+    """Builds the requests of one configuration; what does not change from call to call is worked out once.
+
+    Parameters: a call's keyword arguments go over its `config`, which goes over the provider's `LLMConfig`; `None` is
+    "not given" everywhere. System prompt: the call's own, then `config.extra["system"]` (or `system_instruction`), then
+    `LLMConfig.system`, then the conversation's; two different ones are a warning.
+
+    Args:
+        provider: the provider's name, for messages.
+        config: the provider's configuration.
+    """
+
+    def __init__(self, provider: str, config: LLMConfig) -> None:
+        self._provider = provider
+        self._config = config
+        extras = dict(config.extra_params)
+        self._system = _take_system(extras) or config.system
+        params = config.parameters()
+        self._given = config.given() | _absorb(extras, params)
+        self._params = params
+        self._extras = extras
+        initial = config.retry_delay
+        self._retry = RetryPolicy(config.max_retries + 1, initial, max(_MAX_WAIT, initial))
+
+    def build(self, messages: Any, system: str | None, options: Mapping[str, Any], stream: bool) -> Request:
+        """One request.
+
+        Args:
+            messages: a text, or messages in any spelling.
+            system: the system prompt of this call, or `None`.
+            options: keyword arguments of the call; `None` values are "not given".
+            stream: whether the answer is wanted piece by piece.
+
+        Raises:
+            LLMProviderConfigurationError: an argument is wrong, or there is no model or no message.
+        """
+        config = self._config
+        if config.model_name is None:
+            raise LLMProviderConfigurationError(
+                "no model: pass model_name=..., or set DEFAULT_MODEL_NAME", provider=self._provider
+            )
+        if system is not None and not isinstance(system, str):
+            raise LLMProviderConfigurationError(f"a system prompt must be a text, not {type(system).__name__}")
+        if messages is None or (isinstance(messages, str) and not messages):
+            overlay = options.get("config")
+            if overlay is None and not options.get("extra"):
+                raise LLMProviderConfigurationError("there is no prompt to send: it is empty", provider=self._provider)
+        given = {name: value for name, value in options.items() if value is not None} if options else None
+        if given:
+            return self._build_with(messages, system, given, stream)
+        own_system, rest = Messages.of(messages).split_system()
+        return Request(
+            config.model_name,
+            rest,
+            self._pick_system(system, None, own_system),
+            self._params,
+            self._given,
+            self._extras,
+            stream=stream,
+            api_type=config.api_type,
+            timeout=config.timeout,
+            retry=self._retry,
+            on_unsupported=config.on_unsupported,
+        )
+
+    def _build_with(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
+        config = self._config
+        for name in options:
+            if name not in _OPTIONS:
+                hint = "; the backend's own parameters go into extra={...}"
+                raise UnknownOptionError(unknown_option(name, _OPTIONS, "a call") + hint, provider=self._provider)
+        overlay = GenerationConfig.coerce(options.get("config"))
+        call = {name: options[name] for name in options if name in _PARAMETERS}
+        check_fields(call, CHECKS, "argument")
+        check_fields({key: options[key] for key in _CHECKED if key in options}, CHECKS, "argument")
+        extra = {**(overlay.extra if overlay else {}), **options.get("extra", {})}
+        config_system = _take_system(extra)
+        conversation = extra.pop("conversation", None)
+        extra.pop("conversations", None)
+        layer: dict[str, Any] = {}
+        if overlay is not None:
+            for name in ("temperature", "top_p", "max_tokens", "seed"):
+                if getattr(overlay, name) is not None:
+                    layer[name] = getattr(overlay, name)
+        _absorb(extra, layer)
+        layer.update(call)
+        if isinstance(conversation, Mapping) and "messages" in conversation:
+            extra.update({key: value for key, value in conversation.items() if key != "messages"})
+            conversation = conversation["messages"]
+        own_system, rest = Messages.of(messages if conversation is None else conversation).split_system()
+        own_prompt = options.get("system_prompt", options.get("system"))
+        self._warn_cache(options)
+        return Request(
+            config.model_name or "",
+            rest,
+            self._pick_system(system if system is not None else own_prompt, config_system, own_system),
+            {**self._params, **layer} if layer else self._params,
+            self._given | layer.keys() if layer else self._given,
+            {**self._extras, **extra} if extra else self._extras,
+            coerce_tools(options.get("tools")),
+            ToolChoice.coerce(options.get("tool_choice")),
+            StructuredOutput.coerce(options.get("schema", options.get("response_format"))),
+            stream,
+            parse_enum(APIType, options["api_type"], "api_type") if "api_type" in options else config.api_type,
+            options.get("previous_response_id"),
+            options.get("timeout", config.timeout),
+            self.retry_of(options),
+            options.get("on_unsupported", config.on_unsupported),
+        )
+
+    def retry_of(self, options: Mapping[str, Any]) -> RetryPolicy:
+        """The retry policy of one call, from `attempts` (tries in all) and `backoff` (seconds before the second)."""
+        if "attempts" not in options and "backoff" not in options:
+            return self._retry
+        wait = options.get("backoff", self._retry.initial_wait)
+        attempts = options.get("attempts", self._retry.max_attempts)
+        check_fields({"retry_delay": wait}, {"retry_delay": CHECKS["retry_delay"]}, "backoff")
+        return replace(self._retry, max_attempts=attempts, initial_wait=wait, max_wait=max(self._retry.max_wait, wait))
+
+    def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
+        found = [text for text in (call, config, self._system, conversation) if text is not None]
+        if len(set(found)) > 1:
+            names = ("the call's", "config.extra's", "LLMConfig's", "the conversation's")
+            values = (call, config, self._system, conversation)
+            named = [name for name, text in zip(names, values, strict=True) if text is not None]
+            warnings.warn(f"several system prompts: {named[0]} is used, not {', '.join(named[1:])}", stacklevel=5)
+        return found[0] if found else None
+
+    def _warn_cache(self, options: Mapping[str, Any]) -> None:
+        asked = [name for name in _CACHE_FLAGS if options.get(name)]
+        if asked:
+            warnings.warn(f"{', '.join(asked)}: this provider has no response cache; the call is made", stacklevel=5)
+
+
+def _take_system(extra: dict[str, Any]) -> str | None:
+    """Take the system prompt out of extra parameters, under either of its names."""
+    system, alias = extra.pop("system", None), extra.pop("system_instruction", None)
+    found = system if system is not None else alias
+    if found is not None and not isinstance(found, str):
+        raise LLMProviderConfigurationError(f"extra['system'] must be a text, not {type(found).__name__}")
+    return found
+
+
+def _absorb(extra: dict[str, Any], params: dict[str, Any]) -> frozenset[str]:
+    """Move parameters that this package has a name for from the extras to the others, so that they are checked and
+    mapped like all of them; gives their names."""
+    names = frozenset(name for name in extra if name in _PARAMETERS)
+    moved = {name: extra.pop(name) for name in names}
+    check_fields(moved, CHECKS, "extra")
+    params.update({name: value for name, value in moved.items() if value is not None})
+    return names

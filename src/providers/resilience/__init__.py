@@ -1,0 +1,5 @@
+"""Waiting and trying again: the arithmetic, without the call around it."""
+
+from .retry import backoff, next_wait, owning_retries, retries_owned, retrying
+
+__all__ = ["backoff", "next_wait", "owning_retries", "retries_owned", "retrying"]

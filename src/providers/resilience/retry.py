@@ -1,0 +1,86 @@
+"""When to try again, after which wait, and who owns the decision."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+from ..exceptions import LLMProviderError
+from ..types import RetryPolicy
+
+T = TypeVar("T")
+
+_owned: ContextVar[bool] = ContextVar("llm_providers_retries_owned", default=False)
+
+
+def retries_owned() -> bool:
+    """Whether something further out already tries this call again; then nobody further in may do so too."""
+    return _owned.get()
+
+
+@contextmanager
+def owning_retries() -> Iterator[None]:
+    """For the duration, retries belong to the caller (a bulk run, a fallback, an agent), and layers stand down.
+
+    Not to be held across a `yield` of an async generator: the consumer would run inside it too.
+    """
+    token = _owned.set(True)
+    try:
+        yield
+    finally:
+        _owned.reset(token)
+
+
+def backoff(policy: RetryPolicy, attempt: int) -> float:
+    """Seconds to wait after the given attempt (1, 2, ...) failed, when the backend gave no hint.
+
+    With jitter the wait is spread evenly between half and the whole of the exponential one ("equal jitter"), so that
+    callers that failed together do not come back together.
+    """
+    # The exponent is bounded: 2.0 ** 1024 overflows, and max_wait is reached long before.
+    wait = min(policy.max_wait, policy.initial_wait * policy.exponential_base ** min(attempt - 1, 64))
+    return wait * random.uniform(0.5, 1.0) if policy.jitter else wait
+
+
+def next_wait(policy: RetryPolicy, attempt: int, error: LLMProviderError) -> float | None:
+    """Seconds to wait before trying again, or `None` where the error is final.
+
+    Args:
+        policy: how often and how long.
+        attempt: how many attempts were made, from 1.
+        error: what the last one raised. A hint in `retry_after` goes before the policy's own backoff, with up to a
+            tenth of jitter on top; a hint above `policy.max_wait` is final, for the caller to decide.
+    """
+    if not error.retryable or attempt >= policy.max_attempts:
+        return None
+    hint = error.retry_after
+    if hint is None:
+        return backoff(policy, attempt)
+    if hint > policy.max_wait:
+        return None
+    return hint * random.uniform(1.0, 1.1) if policy.jitter else hint
+
+
+async def retrying(policy: RetryPolicy, call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call that gives one value, again after passing failures; inside another owner of retries, once.
+
+    Raises:
+        LLMProviderError: the last failure, with the number of attempts in `attempts`.
+    """
+    owned = retries_owned()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            with owning_retries():
+                return await call()
+        except LLMProviderError as error:
+            error.attempts = attempt
+            wait = None if owned else next_wait(policy, attempt, error)
+            if wait is None:
+                raise
+        await asyncio.sleep(wait)

@@ -1,0 +1,202 @@
+"""Settings of providers: argument, environment, `.env`, toml, default, in that order, read at first use.
+
+Nothing is read at import and `os.environ` is never changed. Settings are dataclasses, so that the way to the first
+answer does not pay for pydantic's import; a value that is not of its field's type already is handed to pydantic, which
+converts it or says what is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, ClassVar, Final, TypeVar
+
+from .exceptions import LLMProviderConfigurationError
+from .sources import Found, house_variable, read_dotenv, read_toml
+from .types import Secret
+
+S = TypeVar("S", bound="ProviderSettings")
+
+
+def setting(default: Any = None, *, env: str | tuple[str, ...] = (), help: str = "") -> Any:
+    """A field of a settings class.
+
+    Args:
+        default: value where no source has one.
+        env: variables to read, in this order; `env_prefix` + the field's name where left out.
+        help: one sentence for documentation.
+    """
+    names = (env,) if isinstance(env, str) else env
+    return field(default=default, metadata={"env": names, "help": help})
+
+
+@dataclass(kw_only=True, eq=False)
+class ProviderSettings:
+    """Base of a provider's settings: subclass it as a dataclass and add fields.
+
+    Attributes:
+        env_prefix: prefix of the environment variables, for instance `"ACME_"`.
+        sources: field name to where its value came from, in words.
+    """
+
+    env_prefix: ClassVar[str] = ""
+
+    sources: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def resolve(cls: type[S], provider: str, arguments: Mapping[str, Any]) -> S:
+        """Settings from all sources.
+
+        Args:
+            provider: the provider's name, for its table `[providers.NAME]` in the toml file.
+            arguments: values that the caller gave; `None` is "not given".
+
+        Raises:
+            LLMProviderConfigurationError: a value is of the wrong type; names the field and its source.
+        """
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        table = read_toml().table("providers", provider)
+        for item in settings_fields(cls):
+            found = _find(cls, item, arguments, table)
+            if found is None:
+                continue
+            if found.clash:
+                _warn_clash(provider, item.name, found)
+            values[item.name] = _convert(cls, item, found)
+            sources[item.name] = found.source
+        return cls(**values, sources=sources)
+
+    def secrets(self) -> list[str]:
+        """The values that must never be shown."""
+        values = (getattr(self, item.name) for item in settings_fields(type(self)))
+        return [value.get_secret_value() for value in values if isinstance(value, Secret) and value]
+
+
+class _Facts:
+    """What a settings class says of its fields, worked out once."""
+
+    def __init__(self, cls: type[ProviderSettings]) -> None:
+        self.fields: tuple[Field[Any], ...] = tuple(item for item in fields(cls) if item.name != "sources")
+        self.variables: dict[str, tuple[str, ...]] = {
+            item.name: item.metadata.get("env") or (f"{cls.env_prefix}{item.name.upper()}",) for item in self.fields
+        }
+        hints = typing.get_type_hints(cls)
+        self.hints = {item.name: hints[item.name] for item in self.fields}
+        # The members of a union, or the one type that it is.
+        self.members = {name: typing.get_args(hint) or (hint,) for name, hint in self.hints.items()}
+
+
+_facts: Final[dict[type[ProviderSettings], _Facts]] = {}
+
+
+def facts_of(cls: type[ProviderSettings]) -> _Facts:
+    """The facts of a settings class."""
+    found = _facts.get(cls)
+    if found is None:
+        found = _facts[cls] = _Facts(cls)
+    return found
+
+
+def settings_fields(cls: type[ProviderSettings]) -> tuple[Field[Any], ...]:
+    """The fields that sources may fill."""
+    return facts_of(cls).fields
+
+
+def all_variables(cls: type[ProviderSettings]) -> tuple[str, ...]:
+    """Every environment variable that a settings class reads."""
+    return tuple(name for names in facts_of(cls).variables.values() for name in names)
+
+
+def _find(
+    cls: type[ProviderSettings], item: Field[Any], arguments: Mapping[str, Any], table: Mapping[str, Found]
+) -> Found | None:
+    value = arguments.get(item.name)
+    if value is not None:
+        return Found(value, "argument")
+    names = facts_of(cls).variables[item.name]
+    found = find_variable(*names)
+    return found if found is not None else table.get(item.name)
+
+
+def find_variable(*names: str) -> Found | None:
+    """The first of these variables that is set and not blank, in the environment, then in `.env`.
+
+    All names are looked for in one source before the next source is asked. Where two names hold different values, the
+    find tells of the clash.
+    """
+    inside = [Found(value, f"environment variable {name}", name) for name in names if (value := os.environ.get(name))]
+    if not inside:
+        dotenv = read_dotenv()
+        inside = [dotenv[name] for name in names if name in dotenv and dotenv[name].value]
+    inside = [found for found in inside if found.value.strip()]
+    if not inside:
+        return None
+    clash = next((found.name for found in inside[1:] if found.value.strip() != inside[0].value.strip()), "")
+    return inside[0].with_clash(clash) if clash else inside[0]
+
+
+def _warn_clash(provider: str, name: str, found: Found) -> None:
+    import warnings
+
+    warnings.warn(
+        f"{provider}: {found.name} and {found.clash} hold different values; {name} is taken from {found.name}",
+        stacklevel=5,
+    )
+
+
+_PLAIN: Final = (str, int, float, bool, dict, list)
+
+
+def _convert(cls: type[ProviderSettings], item: Field[Any], found: Found) -> Any:
+    facts = facts_of(cls)
+    members = facts.members[item.name]
+    value = found.value
+    if Secret in members:
+        try:
+            return Secret(value)
+        except (TypeError, ValueError) as error:
+            raise LLMProviderConfigurationError(f"{item.name} ({found.source}): {error}") from None
+    if type(value) in members or (type(value) in _PLAIN and Any in members):
+        return value.strip() if isinstance(value, str) else value
+    return _convert_with_pydantic(item.name, facts.hints[item.name], found)
+
+
+def _convert_with_pydantic(name: str, hint: Any, found: Found) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    adapter, value = TypeAdapter(hint), found.value
+    try:
+        if isinstance(value, str) and found.name and value.lstrip()[:1] in ("[", "{"):
+            return adapter.validate_json(value)
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problems = "; ".join(item["msg"] for item in error.errors(include_url=False, include_input=False)[:3])
+        raise LLMProviderConfigurationError(f"{name} ({found.source}): {problems}") from None
+    except Exception as error:
+        # A type that pydantic knows nothing of (an object passed through to an engine) is taken as it is.
+        if type(error).__name__ != "PydanticSchemaGenerationError":
+            raise
+        return value
+
+
+def missing_key(cls: type[ProviderSettings], name: str) -> str:
+    """The sentence for a key that no source has: names the variables and every file searched."""
+    wanted = " or ".join(facts_of(cls).variables[name])
+    dotenv, toml = read_dotenv(), read_toml()
+    return (
+        f"no {name}: set {wanted} in the environment or in {dotenv.searched}, or pass {name}=... "
+        f"(also searched: {toml.searched})"
+    )
+
+
+def default_provider() -> Found | None:
+    """`DEFAULT_LLM_PROVIDER`, where it is set."""
+    return find_variable("DEFAULT_LLM_PROVIDER") or house_variable("default_llm_provider")
+
+
+def default_model() -> Found | None:
+    """`DEFAULT_MODEL_NAME`, where it is set."""
+    return find_variable("DEFAULT_MODEL_NAME") or house_variable("default_model_name")

@@ -1,0 +1,207 @@
+"""The files that settings come from: `.env` and `providers.toml`, read when they changed and never imported."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from .exceptions import LLMProviderConfigurationError
+
+ENV_FILE: Final = "LLM_PROVIDERS_ENV_FILE"
+NO_DOTENV: Final = "LLM_PROVIDERS_NO_DOTENV"
+CONFIG_FILE: Final = "LLM_PROVIDERS_CONFIG"
+_MOST_BYTES: Final = 1_000_000
+
+
+class ConfigurationWarning(UserWarning):
+    """A file of settings holds something that cannot be read; the rest of it is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value and where it was found.
+
+    Attributes:
+        value: the value.
+        source: where it came from, in words for messages.
+        name: the variable's name, where it is one.
+        clash: another variable that is set to another value, or `""`.
+    """
+
+    value: Any
+    source: str
+    name: str = ""
+    clash: str = ""
+
+    def with_clash(self, clash: str) -> Found:
+        """The same find with the name of a variable that disagrees."""
+        return replace(self, clash=clash)
+
+
+class DotEnv(dict[str, Found]):
+    """The variables of a `.env` file; `searched` says in words which file was looked for."""
+
+    searched: str = ".env"
+
+
+class Toml:
+    """The tables of a `providers.toml`; `searched` says in words which files were looked for."""
+
+    def __init__(self, data: Mapping[str, Any], path: str, searched: str) -> None:
+        self.data = data
+        self.path = path
+        self.searched = searched
+
+    def table(self, kind: str, name: str) -> dict[str, Found]:
+        """The values of `[kind.name]`.
+
+        Raises:
+            LLMProviderConfigurationError: it is no table.
+        """
+        group = self.data.get(kind, {})
+        table = group.get(name, {}) if isinstance(group, Mapping) else group
+        if not isinstance(table, Mapping):
+            raise LLMProviderConfigurationError(f"[{kind}.{name}] of {self.path} must be a table")
+        return {key: Found(value, f"[{kind}.{name}] of {self.path}") for key, value in table.items()}
+
+    def names(self, kind: str) -> list[str]:
+        """The names of the tables of a kind."""
+        group = self.data.get(kind, {})
+        return sorted(group) if isinstance(group, Mapping) else []
+
+
+_dotenv: tuple[Any, DotEnv] = (None, DotEnv())
+_toml: tuple[Any, Toml] = (None, Toml({}, "", ""))
+
+
+def read_dotenv() -> DotEnv:
+    """The variables of `.env` in the working directory, or of the file that `LLM_PROVIDERS_ENV_FILE` names.
+
+    Parent folders are not searched: a file that lies above a project by chance must not hand its keys to it. Lines
+    that cannot be read are told in one warning and passed over. `LLM_PROVIDERS_NO_DOTENV=1` turns the file off.
+    """
+    global _dotenv
+    if os.environ.get(NO_DOTENV, "").strip() not in ("", "0"):
+        return _no_dotenv(f".env (turned off by {NO_DOTENV})")
+    named = os.environ.get(ENV_FILE)
+    path = _here(named or ".env")
+    if path is None:
+        return _no_dotenv(".env (there is no working directory)")
+    stamp = _stamp(path)
+    if _dotenv[0] != (path, stamp):
+        found = _load_dotenv(path) if stamp else DotEnv()
+        found.searched = path
+        if named and not stamp:
+            raise LLMProviderConfigurationError(f"{ENV_FILE} names {path}, which does not exist")
+        _dotenv = ((path, stamp), found)
+    return _dotenv[1]
+
+
+def _no_dotenv(searched: str) -> DotEnv:
+    found = DotEnv()
+    found.searched = searched
+    return found
+
+
+def _here(name: str) -> str | None:
+    try:
+        return os.path.abspath(name)
+    except OSError:
+        return None
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _load_dotenv(path: str) -> DotEnv:
+    try:
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise OSError(f"it is larger than {_MOST_BYTES:,} bytes")
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        warnings.warn(f"{path} cannot be read and is passed over: {error}", ConfigurationWarning, stacklevel=4)
+        return DotEnv()
+    from io import StringIO
+
+    from dotenv import dotenv_values
+    from dotenv.parser import parse_stream
+
+    text = raw.decode("utf-8-sig", errors="replace")
+    good, bad = [], []
+    for binding in parse_stream(StringIO(text)):
+        line = binding.original.line
+        if binding.error or (binding.key is not None and "�" in binding.original.string):
+            bad.append(line)
+        elif binding.key is not None:
+            good.append((binding.key, line, binding.original.string))
+            if binding.value is None:
+                bad.append(line)
+    if bad:
+        places = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
+        warnings.warn(
+            f"{path}: line {places} cannot be read as NAME=value and is passed over", ConfigurationWarning, stacklevel=4
+        )
+    values = dotenv_values(stream=StringIO("".join(original for _, _, original in good)))
+    lines = {key: line for key, line, _ in good}
+    found = DotEnv()
+    for key, value in values.items():
+        if value is not None:
+            found[key] = Found(value, f"{key} in {path}, line {lines[key]}", key)
+    return found
+
+
+def read_toml() -> Toml:
+    """The tables of `config/providers.toml` or `providers.toml` in the working directory, or of the file that
+    `LLM_PROVIDERS_CONFIG` names.
+
+    Raises:
+        LLMProviderConfigurationError: the file is no toml (names file and line), or the named file does not exist.
+    """
+    global _toml
+    named = os.environ.get(CONFIG_FILE)
+    paths = [_here(name) for name in ([named] if named else ["config/providers.toml", "providers.toml"])]
+    state = tuple((path, _stamp(path) if path else None) for path in paths)
+    if _toml[0] == state:
+        return _toml[1]
+    searched = " and ".join(path for path in paths if path) or "providers.toml"
+    path = next((path for path, stamp in state if stamp), None)
+    if named and path is None:
+        raise LLMProviderConfigurationError(f"{CONFIG_FILE} names {paths[0]}, which does not exist")
+    toml = Toml(_load_toml(path) if path else {}, path or "", searched)
+    _toml = (state, toml)
+    return toml
+
+
+def _load_toml(path: str) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise LLMProviderConfigurationError(f"{path} is no valid toml: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LLMProviderConfigurationError(f"{path} cannot be read: {error}") from None
+
+
+def house_variable(name: str) -> Found | None:
+    """A top-level value of the toml file's `[settings]` table."""
+    data = read_toml().data.get("settings", {})
+    value = data.get(name) if isinstance(data, Mapping) else None
+    return None if value is None else Found(value, f"[settings] of {read_toml().path}")
+
+
+def forget_files() -> None:
+    """Read `.env` and the toml file anew at their next use."""
+    global _dotenv, _toml
+    _dotenv = (None, DotEnv())
+    _toml = (None, Toml({}, "", ""))

@@ -1,0 +1,43 @@
+"""The words of the house: values that every room speaks in, without behaviour of their own."""
+
+from .config import APIType, GenerationConfig, LLMConfig, OnUnsupported, StreamMode
+from .events import StreamEvent, StreamEventType, format_sse_event
+from .messages import Content, Message, MessageInput, Messages, Role, normalize_messages
+from .policy import RetryPolicy
+from .request import Request
+from .response import CompletionResult, EmbeddingResult, LLMResponse
+from .secret import Secret
+from .structured import StructuredOutput
+from .tools import ToolCall, ToolCallDelta, ToolChoice, ToolSpec, coerce_tools
+from .usage import Usage, token_count
+
+__all__ = [
+    "APIType",
+    "CompletionResult",
+    "Content",
+    "EmbeddingResult",
+    "GenerationConfig",
+    "LLMConfig",
+    "LLMResponse",
+    "Message",
+    "MessageInput",
+    "Messages",
+    "OnUnsupported",
+    "Request",
+    "RetryPolicy",
+    "Role",
+    "Secret",
+    "StreamEvent",
+    "StreamEventType",
+    "StreamMode",
+    "StructuredOutput",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolChoice",
+    "ToolSpec",
+    "Usage",
+    "coerce_tools",
+    "format_sse_event",
+    "normalize_messages",
+    "token_count",
+]

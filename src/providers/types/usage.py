@@ -1,0 +1,143 @@
+"""What a call used: tokens and cost, where `None` is unknown and never zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+_ALIASES: Final[dict[str, str]] = {
+    "prompt_tokens": "input_tokens",
+    "completion_tokens": "output_tokens",
+    "cached_input_tokens": "input_tokens_cached",
+    "cached_tokens": "input_tokens_cached",
+    "cached": "input_tokens_cached",
+    "reasoning_tokens": "output_tokens_reasoning",
+    "reasoning": "output_tokens_reasoning",
+    "cache_write_tokens": "input_tokens_cache_write",
+    "cache_write": "input_tokens_cache_write",
+}
+
+
+def token_count(value: Any) -> int | None:
+    """A token figure of a reply as an int, or `None` where it is missing, negative or no number.
+
+    Backends have been seen to send floats and strings here; a paid-for answer must not be lost over its bill.
+    """
+    if type(value) is int:
+        return value if value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = int(float(value))
+    except (ValueError, OverflowError):
+        return None
+    return number if number >= 0 else None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens and cost of one answer, or the sum of several.
+
+    Behaves as a mapping too (`usage["input_tokens"]`, `dict(usage)`), and knows the other names in use:
+    `prompt_tokens`, `completion_tokens`, `cached_input_tokens`, `reasoning_tokens`.
+
+    Attributes:
+        input_tokens: tokens of the prompt, cached ones included.
+        output_tokens: tokens of the answer, reasoning included.
+        total_tokens: their sum; filled in where both are known.
+        input_tokens_cached: how many of the input came from the backend's cache.
+        input_tokens_cache_write: how many of the input were written to that cache.
+        output_tokens_reasoning: how many of the output were reasoning.
+        input_cost: cost of the input in US dollars.
+        output_cost: cost of the output in US dollars.
+        total_cost: their sum; filled in where both are known.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    input_tokens_cached: int | None = None
+    input_tokens_cache_write: int | None = None
+    output_tokens_reasoning: int | None = None
+    input_cost: float | None = None
+    output_cost: float | None = None
+    total_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.total_tokens is None and self.input_tokens is not None and self.output_tokens is not None:
+            self.total_tokens = self.input_tokens + self.output_tokens
+        if self.total_cost is None and self.input_cost is not None and self.output_cost is not None:
+            self.total_cost = self.input_cost + self.output_cost
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """Another name of `input_tokens`."""
+        return self.input_tokens
+
+    @property
+    def completion_tokens(self) -> int | None:
+        """Another name of `output_tokens`."""
+        return self.output_tokens
+
+    @property
+    def cached_input_tokens(self) -> int | None:
+        """Another name of `input_tokens_cached`."""
+        return self.input_tokens_cached
+
+    @property
+    def reasoning_tokens(self) -> int | None:
+        """Another name of `output_tokens_reasoning`."""
+        return self.output_tokens_reasoning
+
+    def __add__(self, other: Usage) -> Usage:
+        if not isinstance(other, Usage):
+            return NotImplemented
+        return Usage(**{name: _add(getattr(self, name), getattr(other, name)) for name in _NAMES})
+
+    def __getitem__(self, key: str) -> Any:
+        name = _ALIASES.get(key, key)
+        if name not in _NAMES:
+            raise KeyError(key)
+        return getattr(self, name)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The figure of that name; `default` where it is unknown."""
+        try:
+            value = self[key]
+        except KeyError:
+            return default
+        return default if value is None else value
+
+    def keys(self) -> tuple[str, ...]:
+        """The names of the figures."""
+        return _NAMES
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_NAMES)
+
+    def __contains__(self, key: object) -> bool:
+        return key in _NAMES or key in _ALIASES
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures, unknown ones as `None`."""
+        return {name: getattr(self, name) for name in _NAMES}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Usage:
+        """Read a dict under any of the names in use; names that are not figures are passed over."""
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            name = _ALIASES.get(key, key)
+            if name in _NAMES and value is not None:
+                values[name] = value if name.endswith("_cost") else token_count(value)
+        return cls(**values)
+
+
+_NAMES: Final[tuple[str, ...]] = tuple(item.name for item in fields(Usage))
+
+
+def _add(one: Any, two: Any) -> Any:
+    if one is None:
+        return two
+    return one if two is None else one + two
