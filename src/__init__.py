@@ -48,7 +48,10 @@ def _real_module(name: str) -> ModuleType:
         if error.name != name or not name.endswith("_provider"):
             raise
     registry = importlib.import_module("providers.registry")
-    cls = registry.provider_class(name.removeprefix("providers.").removesuffix("_provider"))
+    try:
+        cls = registry.provider_class(name.removeprefix("providers.").removesuffix("_provider"))
+    except importlib.import_module("providers.exceptions").LLMProviderError as error:
+        raise ModuleNotFoundError(f"no module named '{__name__}.{name}': {error}", name=f"{__name__}.{name}") from error
     return importlib.import_module(cls.__module__.partition(".")[0])
 
 

@@ -2,7 +2,7 @@
 
     from providers import create_llm_provider
 
-    provider = create_llm_provider("openai", model_name="gpt-4o-mini")
+    provider = create_llm_provider("acme", model_name="acme-1")
     response = await provider.execute("What is the capital of France?")
 
 Importing this package costs about a millisecond; the room behind a name is entered when the name is used. Installed
@@ -150,10 +150,7 @@ def __getattr__(name: str) -> Any:
 def _lent(name: str) -> Any:
     from .plugins import manager
 
-    entry = manager.lent_names().get(name)
-    if entry is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}, and no installed plugin lends that name")
-    return entry.load()
+    return manager.lent(name)
 
 
 def __dir__() -> list[str]:

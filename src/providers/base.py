@@ -20,11 +20,11 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, Final, Self, cast
 
+from .calls import Calls
 from .exceptions import (
     LLMProviderConfigurationError,
     LLMProviderError,
@@ -33,12 +33,13 @@ from .exceptions import (
     ProviderClosedError,
     UnknownOptionError,
 )
+from .failures import error_data, failed
 from .layers import retry
-from .pipeline import Assembler, Handler, Layer, attach, compose
+from .pipeline import Layer, compose
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
-from .request_builder import RequestBuilder
+from .request_builder import RequestBuilder, wants
 from .settings import ProviderSettings, missing_key, settings_fields
-from .text_stream import Outcome, TextStream
+from .text_stream import TextStream
 from .types import (
     APIType,
     EmbeddingResult,
@@ -50,8 +51,6 @@ from .types import (
     StreamMode,
 )
 from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, parse_enum, unknown_option
-
-_TOKEN: Final = StreamEventType.TOKEN
 
 # Other names that the founding documents use for options.
 _OPTION_NAMES: Final[dict[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
@@ -86,6 +85,11 @@ class LLMProvider:
     requires: ClassVar[tuple[str, ...]] = ()
     """Import names of packages that `open` needs, for `available_providers`."""
 
+    understands: ClassVar[frozenset[str]] = frozenset()
+    """What `generate` does with a request beyond text: any of `"tools"`, `"structured_output"`, `"responses"` (the
+    interface whose conversations the backend keeps) and `"content_parts"` (messages with more than text). A request for
+    anything else is refused before it reaches `generate`, so that nothing is ignored by an author who never met it."""
+
     slow_open: ClassVar[bool] = False
     """Whether `open` takes long (loads a model), so that it must not run on the event loop's thread."""
 
@@ -96,13 +100,7 @@ class LLMProvider:
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         self.config, self.settings = self._configure(config, options)
-        self._lock = threading.Lock()
-        self._open_lock = threading.Lock()
-        self._opened = False
-        self._closed = False
-        self._active = 0
-        self._close_when_idle = False
-        self._call: Handler = compose(self.layers, self.generate)
+        self._calls = Calls(self.name, compose(self.layers, self.generate), self.open, self.slow_open, self.shut)
         self._builder = RequestBuilder(self.name, self.config)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -152,7 +150,8 @@ class LLMProvider:
 
     async def execute_chat_completion(self, messages: Any, **options: Any) -> LLMResponse | TextStream:
         """Answer a conversation; like `execute` with messages, through the chat interface."""
-        options.setdefault("api_type", APIType.CHAT_COMPLETION)
+        if self.config.api_type is not APIType.CHAT_COMPLETION:
+            options.setdefault("api_type", APIType.CHAT_COMPLETION)
         return await self._execute(messages, options.pop("system_prompt", None), options)
 
     async def execute_responses_api(
@@ -193,7 +192,7 @@ class LLMProvider:
             LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
         """
         try:
-            return await self._answer(self._request(messages, None, {"tools": tools, **options}, stream=False))
+            return await self._calls.answer(self._request(messages, None, {"tools": tools, **options}, stream=False))
         except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
             raise
         except LLMProviderError as error:
@@ -209,7 +208,7 @@ class LLMProvider:
         """
         request = self._request(messages, None, {"tools": tools, **options}, stream=True)
         try:
-            async with aclosing(self._events(request)) as events:
+            async with aclosing(self._calls.events(request)) as events:
                 async for event in events:
                     yield event
         except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
@@ -265,7 +264,7 @@ class LLMProvider:
 
     async def warm_cache(self) -> None:
         """Get the caches ready, where there are any, and the provider too."""
-        await self._ensure_open()
+        await self._calls.ensure_open()
 
     async def close(self) -> None:
         """Give back connections, models and files; harmless when repeated. Calls that are under way are not waited for.
@@ -273,18 +272,11 @@ class LLMProvider:
         Raises:
             LLMProviderError: what the backend says when it is shut.
         """
-        with self._lock:
-            closed, self._closed = self._closed, True
-        if not closed:
-            await self.shut()
+        await self._calls.close()
 
     async def close_when_idle(self) -> None:
         """Close once the last call and the last stream have ended; at once where none is under way."""
-        with self._lock:
-            self._close_when_idle = True
-            busy = self._active > 0
-        if not busy:
-            await self.close()
+        await self._calls.close_when_idle()
 
     async def __aenter__(self) -> Self:
         return self
@@ -300,6 +292,16 @@ class LLMProvider:
         return self.profiles.get(self.config.model_name or "")
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, so that no further call is taken."""
+        return self._calls.is_closed
+
+    @property
+    def calls_under_way(self) -> int:
+        """Calls and streams that have begun and not ended."""
+        return self._calls.under_way
+
+    @property
     def token_limit(self) -> int:
         """The context window in tokens: as configured, else as the model's profile says, else 8192."""
         configured = self.config.token_limit
@@ -309,8 +311,9 @@ class LLMProvider:
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Names of the rarer powers that this provider has; see `providers.capabilities`."""
-        return frozenset(word for cls in type(self).__mro__ if (word := cls.__dict__.get("capability")))
+        """What this provider can do beyond text: what it `understands`, and the mixins of `providers.capabilities`."""
+        mixins = (word for cls in type(self).__mro__ if (word := cls.__dict__.get("capability")))
+        return self.understands.union(mixins)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}/{self.config.model_name}>"
@@ -345,7 +348,11 @@ class LLMProvider:
         if "model_name" in changes:
             changes["model_name"] = getattr(changes["model_name"], "model_name", changes["model_name"])
         # A copy even without changes: update_config must not reach the caller's object, nor the caller's changes us.
-        return (config or LLMConfig()).updated(changes), self.Settings.resolve(self.name, arguments)
+        settings = self.Settings.resolve(self.name, arguments)
+        for item in settings_fields(self.Settings):
+            if item.metadata.get("required") and not getattr(settings, item.name):
+                raise MissingCredentialsError(missing_key(self.Settings, item.name), provider=self.name)
+        return (config or LLMConfig()).updated(changes), settings
 
     def require(self, name: str) -> str:
         """The value of a setting that has to be there, a secret's value included.
@@ -359,129 +366,24 @@ class LLMProvider:
         return cast(str, value.get_secret_value() if hasattr(value, "get_secret_value") else value)
 
     def _request(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
-        return self._builder.build(messages, system, options, stream)
+        request = self._builder.build(messages, system, options, stream)
+        wanted = wants(request)
+        if wanted and not wanted <= self.understands:
+            missing = ", ".join(sorted(wanted - self.understands))
+            raise LLMProviderUnsupportedOperationError(
+                f"this provider does not do {missing}", provider=self.name, model=request.model
+            )
+        return request
 
     async def _execute(self, messages: Any, system: str | None, options: dict[str, Any]) -> LLMResponse | TextStream:
         mode = options.pop("stream_mode", None)
         mode = self.config.stream_mode if mode is None else parse_enum(StreamMode, mode, "stream_mode")
         request = self._request(messages, system, options, mode is not StreamMode.DISABLED)
         if mode is StreamMode.DISABLED:
-            return await self._answer(request)
-        whole = (lambda: self._answer(request.replace(stream=False))) if mode is StreamMode.AUTO else None
-        return TextStream(lambda outcome: self._text(request, outcome), whole)
-
-    async def _answer(self, request: Request) -> LLMResponse:
-        await self._begin()
-        try:
-            assembler = Assembler(request, self.name)
-            feed = assembler.feed
-            async for event in self._call(request):
-                feed(event)
-            return assembler.response()
-        finally:
-            await self._end()
-
-    async def _text(self, request: Request, outcome: Outcome) -> AsyncGenerator[str, None]:
-        await self._begin()
-        assembler = Assembler(request, self.name)
-        try:
-            async with aclosing(cast(Any, self._call(request))) as events:
-                async for event in events:
-                    assembler.feed(event)
-                    if event.type is _TOKEN:
-                        yield event.data
-            outcome.response = assembler.response()
-        except LLMProviderError as error:
-            attach(error, assembler)
-            raise
-        finally:
-            await self._end()
-
-    async def _events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        await self._begin()
-        assembler = Assembler(request, self.name)
-        feed, push = assembler.feed, assembler.push
-        try:
-            async with aclosing(cast(Any, self._call(request))) as events:
-                async for event in events:
-                    if event.type is _TOKEN:
-                        feed(event)
-                        yield event
-                    else:
-                        for shown in push(event):
-                            yield shown
-            for shown in assembler.flush():
-                yield shown
-            yield StreamEvent(StreamEventType.DONE, assembler.response())
-        except LLMProviderError as error:
-            attach(error, assembler)
-            raise
-        finally:
-            await self._end()
-
-    async def _begin(self) -> None:
-        if not self._opened or self._closed:
-            await self._ensure_open()
-        with self._lock:
-            self._active += 1
-
-    async def _end(self) -> None:
-        with self._lock:
-            self._active -= 1
-            last = self._close_when_idle and self._active == 0
-        if last:
-            await self.close()
-
-    async def _ensure_open(self) -> None:
-        if self._closed:
-            raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
-        if self._opened:
-            return
-        if self.slow_open:
-            import asyncio
-
-            await asyncio.to_thread(self._open_once)
-        else:
-            self._open_once()
-
-    def _open_once(self) -> None:
-        with self._open_lock:
-            if not self._opened:
-                self.open()
-                self._opened = True
+            return await self._calls.answer(request)
+        whole = (lambda: self._calls.answer(request.replace(stream=False))) if mode is StreamMode.AUTO else None
+        return TextStream(lambda outcome: self._calls.text(request, outcome), whole)
 
 
 BaseProvider = LLMProvider
 Provider = LLMProvider
-
-
-def error_status(error: LLMProviderError) -> int:
-    """An HTTP status for any error: its own, or the nearest one for failures without a reply."""
-    if error.status_code is not None and error.status_code >= 400:
-        return error.status_code
-    if isinstance(error, TimeoutError):
-        return 504
-    return 503 if isinstance(error, ConnectionError) else 500
-
-
-def error_data(error: LLMProviderError) -> dict[str, Any]:
-    """An error as the data of an ERROR event: `status`, `error`, `type`, `code`, `retryable`, `retry_after`, `content`
-    (the text so far) and `request_id`."""
-    return {
-        "status": error_status(error),
-        "error": str(error),
-        "type": type(error).__name__,
-        "code": error.code,
-        "retryable": error.retryable,
-        "retry_after": error.retry_after,
-        "request_id": error.request_id,
-        "content": error.response.content if error.response is not None else "",
-    }
-
-
-def failed(error: LLMProviderError, provider: str, model: str | None) -> LLMResponse:
-    """An error as an answer that is not `ok`, with what had arrived until then."""
-    response = error.response if isinstance(error.response, LLMResponse) else LLMResponse("", model or "", provider)
-    response.status, response.error = error_status(error), str(error) or type(error).__name__
-    response.metadata = {**response.metadata, "error": error_data(error)}
-    return response

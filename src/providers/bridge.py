@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextvars
 import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Final, TypeVar
@@ -25,6 +26,7 @@ class Bridge:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = 0
+        self._closing: set[asyncio.Task[Any]] = set()
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for what it gives; Ctrl-C cancels it.
@@ -43,6 +45,10 @@ class Bridge:
         except BaseException:
             if not future.done():
                 future.cancel()
+            if not threading.main_thread().is_alive() and threading.current_thread().daemon:
+                # The interpreter ends and takes this thread with it, in silence as Python does for every daemon: our
+                # error, raised into a program that is over, would only print a traceback.
+                threading.Event().wait()
             raise
 
     def iterate(self, source: AsyncIterator[T]) -> Iterator[T]:
@@ -56,8 +62,17 @@ class Bridge:
                     return
                 yield item
         finally:
-            if close is not None:
-                self.run(close())
+            # Where the interpreter is at its end, `stop` has closed the source before.
+            if close is not None and not sys.is_finalizing():
+                if threading.current_thread() is self._thread:  # the garbage collector passed by on the loop's thread
+                    self._leave(close())
+                else:
+                    self.run(close())
+
+    def _leave(self, closing: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(closing)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -17,13 +17,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from .base import LLMProvider, error_status
-from .exceptions import LLMProviderConfigurationError, LLMProviderError, LLMProviderResponseError
+from .base import LLMProvider
+from .exceptions import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderResponseError,
+    UnknownOptionError,
+)
+from .failures import error_status
 from .resilience import retrying
 from .types import EmbeddingResult
 from .types.checks import Check, Number, check_fields
+from .types.config import CHECKS, unknown_option
 
-_CHECKS: Final[dict[str, Check]] = {"dimensions": Number(1, integer=True)}
+_CHECKS: Final[dict[str, Check]] = {
+    "dimensions": Number(1, integer=True),
+    "timeout": CHECKS["timeout"],
+    "extra": CHECKS["extra"],
+}
+_ARGUMENTS: Final = frozenset({"inputs", "encoding_format", "dimensions"})
+_OPTIONS: Final = frozenset({"timeout", "attempts", "backoff", "extra"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,7 @@ class Embeddings(LLMProvider):
         """
         request = self._embedding_request(inputs, encoding_format, dimensions, options)
         policy = self._builder.retry_of(options)
-        await self._begin()
+        await self._calls.begin()
         try:
             result = await retrying(policy, lambda: self.create_embeddings(request))
         except LLMProviderConfigurationError:
@@ -83,7 +96,7 @@ class Embeddings(LLMProvider):
         except LLMProviderError as error:
             return EmbeddingResult([], model=request.model, status=error_status(error), error=str(error))
         finally:
-            await self._end()
+            await self._calls.end()
         return result
 
     def _embedding_request(
@@ -94,7 +107,11 @@ class Embeddings(LLMProvider):
             raise LLMProviderConfigurationError("inputs must be a text or a list of texts, none of them empty")
         if encoding_format not in ("float", "base64"):
             raise LLMProviderConfigurationError(f"encoding_format must be 'float' or 'base64', not {encoding_format!r}")
-        check_fields({"dimensions": dimensions}, _CHECKS, "argument")
+        for name in options:
+            if name not in _OPTIONS:
+                raise UnknownOptionError(unknown_option(name, _OPTIONS | _ARGUMENTS, "embed"), provider=self.name)
+        options = {name: value for name, value in options.items() if value is not None}
+        check_fields({"dimensions": dimensions, **options}, _CHECKS, "argument")
         if self.config.model_name is None:
             raise LLMProviderConfigurationError("no model: pass model_name=...", provider=self.name)
         return EmbeddingRequest(
@@ -121,7 +138,10 @@ def decode_vector(value: Any) -> list[float]:
             raise LLMProviderResponseError(f"a vector is not base64 of 32-bit floats: {error}") from None
     if not isinstance(value, list):
         raise LLMProviderResponseError(f"a vector must be a list of numbers or base64, not {type(value).__name__}")
-    return [float(number) for number in value]
+    try:
+        return [float(number) for number in value]
+    except (TypeError, ValueError) as error:
+        raise LLMProviderResponseError(f"a vector holds something that is no number: {error}") from None
 
 
 class TokenCounting(LLMProvider):

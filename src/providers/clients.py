@@ -6,12 +6,19 @@ import asyncio
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from .base import LLMProvider
 from .bridge import bridge
-from .exceptions import BatchFailedError, LLMProviderConfigurationError, LLMProviderError
+from .exceptions import (
+    BatchFailedError,
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderResponseError,
+    StructuredOutputError,
+    UnknownOptionError,
+)
 from .factory import create_llm_provider, get_cached_provider
 from .types import GenerationConfig, LLMResponse, StreamEvent, StructuredOutput
 
@@ -23,12 +30,14 @@ class Client:
 
     Args:
         provider: the provider's name, or an `LLMProvider`.
-        model: the model's name.
-        options: as in `create_llm_provider`.
+        model: the model's name; none beside an `LLMProvider`.
+        options: as in `create_llm_provider`; none beside an `LLMProvider`.
     """
 
     def __init__(self, provider: str | LLMProvider, model: str | None = None, **options: Any) -> None:
         if isinstance(provider, LLMProvider):
+            if model is not None or options:
+                raise UnknownOptionError("a client of a provider that is made already takes neither model nor options")
             self.provider = provider
         else:
             self.provider = create_llm_provider(provider, model, **_client_options(options))
@@ -72,6 +81,8 @@ class Client:
         Raises:
             LLMProviderConfigurationError: an argument is wrong; nothing was sent.
         """
+        if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
+            raise LLMProviderConfigurationError(f"inputs must be a list of prompts, not {type(inputs).__name__}")
         batch = Batch(self.provider.name, list(inputs), dict(batch_options or {}))
         bridge.run(batch.answer(self.provider, GenerationConfig.coerce(config), schema))
         _batches[batch.id] = batch
@@ -114,12 +125,16 @@ class Batch:
         self.display_name = options.pop("display_name", None)
         system, alias = options.pop("system", None), options.pop("system_instruction", None)
         self._system = system if system is not None else alias
+        if self._system is not None and not isinstance(self._system, str):
+            raise LLMProviderConfigurationError(f"system must be a text, not {type(self._system).__name__}")
         self._workers = options.pop("max_workers", _WORKERS)
         # A vendor's window is a promise about the vendor's own job; this batch is done before it could begin.
         options.pop("completion_window", None)
         self.custom_ids = [str(place) for place in range(len(inputs))]
         ids = options.pop("custom_ids", None)
         if ids is not None:
+            if not isinstance(ids, list | tuple) or not all(isinstance(key, str) and key for key in ids):
+                raise LLMProviderConfigurationError("custom_ids must be a list of texts, none of them empty")
             self.custom_ids = list(ids)
         if options:
             raise LLMProviderConfigurationError(f"unknown batch options: {', '.join(sorted(options))}")
@@ -145,6 +160,10 @@ class Batch:
                     response = await _answer(provider, self._inputs[place], config, output, self._system)
                 except LLMProviderError as error:
                     self._answers[place] = error
+                except Exception as error:  # a provider's own mistake must not take the other answers away
+                    own = LLMProviderError(f"{type(error).__name__}: {error}", provider=self.provider)
+                    own.__cause__ = error
+                    self._answers[place] = own
                 else:
                     self._answers[place] = response
                     self._values[place] = response.content if output is None else response.parsed
@@ -174,12 +193,26 @@ class Batch:
 
     def results(self) -> list[Any]:
         """The answers in the order of the inputs; `None` and a warning for each input that failed."""
-        failed = self.errors()
+        self._warn(self.errors())
+        return list(self._values)
+
+    def parsed_by(self, output: StructuredOutput) -> list[Any]:
+        """The texts of the answers, parsed; `None` and a warning for each that failed or does not fit."""
+        failed, values = self.errors(), list(self._values)
+        for place, answer in enumerate(self._answers):
+            if isinstance(answer, LLMResponse):
+                try:
+                    values[place] = output.parse(answer.content)
+                except StructuredOutputError as error:
+                    values[place], failed[self.custom_ids[place]] = None, error
+        self._warn(failed)
+        return values
+
+    def _warn(self, failed: Mapping[str, LLMProviderError]) -> None:
         if failed:
             named = "; ".join(f"{key}: {error}" for key, error in itertools.islice(failed.items(), 3))
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-            warnings.warn(f"{len(failed)} of {len(self._inputs)} inputs failed: {named}{more}", stacklevel=2)
-        return list(self._values)
+            warnings.warn(f"{len(failed)} of {len(self._inputs)} inputs failed: {named}{more}", stacklevel=3)
 
     def errors(self) -> dict[str, LLMProviderError]:
         """Custom id to error, for the inputs that failed."""
@@ -218,8 +251,11 @@ async def _answer(
     output: StructuredOutput | None,
     system: str | None,
 ) -> LLMResponse:
-    response = await provider.execute(input, system, config=config, schema=output, stream_mode="disabled")
-    assert isinstance(response, LLMResponse)
+    response = await provider.execute(input, system_prompt=system, config=config, schema=output, stream_mode="disabled")
+    if not isinstance(response, LLMResponse):
+        raise LLMProviderResponseError(
+            f"execute() must give an LLMResponse here, not {type(response).__name__}", provider=provider.name
+        )
     return response
 
 
@@ -289,10 +325,7 @@ def fetch_batch_results(
     """
     batch = _find(batch_id)
     output = StructuredOutput.coerce(schema)
-    if output is None:
-        return batch.results()
-    answers = batch.responses()
-    return [output.parse(answer.content) if isinstance(answer, LLMResponse) else None for answer in answers]
+    return batch.results() if output is None else batch.parsed_by(output)
 
 
 def _find(batch_id: str) -> Batch:

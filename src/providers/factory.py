@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -17,6 +18,8 @@ from .settings import all_variables, default_model, default_provider, find_varia
 from .sources import read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS
+
+logger = logging.getLogger("providers.factory")
 
 _CACHE_SIZE: Final = 128
 
@@ -78,7 +81,7 @@ def _with_preset(
         raise LLMProviderConfigurationError(f"[presets.{preset}] of {toml.path} needs a text under 'provider'")
     given = {key: value for key, value in options.items() if value is not None}
     # Another provider than the preset's cannot take the preset's model.
-    keep = provider_type is None or provider_type == named
+    keep = provider_type is None or not isinstance(named, str) or normalize_name(provider_type) == normalize_name(named)
     return chosen, model_name if model_name is not None else model if keep else None, {**values, **given}
 
 
@@ -110,9 +113,13 @@ def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str |
 class _Cached:
     __slots__ = ("environment", "provider")
 
-    def __init__(self, provider: LLMProvider, environment: tuple[Any, ...]) -> None:
+    def __init__(self, provider: LLMProvider) -> None:
         self.provider = provider
-        self.environment = environment
+        self.environment = _environment(type(provider))
+
+    def is_good(self) -> bool:
+        """Whether the provider is open and the environment is the one that it was made in."""
+        return not self.provider.is_closed and self.environment == _environment(type(self.provider))
 
 
 class ProviderCache:
@@ -129,9 +136,14 @@ class ProviderCache:
 
     def get(self, provider_type: str | None, model_name: Any, options: dict[str, Any]) -> LLMProvider:
         """The provider of these arguments, made at the first time; many threads get one and the same."""
-        key = (provider_type, model_name, _key_of(options)) if options else (provider_type, model_name)
+        if not isinstance(model_name, str | None):
+            model_name = getattr(model_name, "model_name", model_name)
+        names = (provider_type, model_name)
+        if not (isinstance(model_name, str | None) and isinstance(provider_type, str | None)):
+            names = (_key_of(provider_type), _key_of(model_name))
+        key = (*names, _key_of(options)) if options else names
         found = self._cached.get(key)
-        if found is not None and found.environment == _environment(type(found.provider)):
+        if found is not None and found.is_good():
             return found.provider
         return self._make(key, provider_type, model_name, options)
 
@@ -139,20 +151,32 @@ class ProviderCache:
         with self._lock:
             making = self._locks.setdefault(key, threading.Lock())
         with making:
-            with self._lock:
-                found = self._cached.get(key)
-                if found is not None and found.environment == _environment(type(found.provider)):
-                    return found.provider
-            provider = create_llm_provider(provider_type, model_name, **options)
-            with self._lock:
-                dropped = [self._cached.pop(key)] if key in self._cached else []
-                self._cached[key] = _Cached(provider, _environment(type(provider)))
-                while len(self._cached) > self._size:
-                    dropped.append(self._cached.popitem(last=False)[1])
-                self._locks.pop(key, None)
+            try:
+                with self._lock:
+                    found = self._cached.get(key)
+                    if found is not None and found.is_good():
+                        return found.provider
+                made = create_llm_provider(provider_type, model_name, **options)
+                provider, dropped = self._keep(key, made)
+            finally:
+                with self._lock:
+                    self._locks.pop(key, None)
         for old in dropped:
-            _close_soon(old.provider)
+            _close_soon(old)
         return provider
+
+    def _keep(self, key: Any, made: LLMProvider) -> tuple[LLMProvider, list[LLMProvider]]:
+        """The provider to give out, and those that are no longer wanted."""
+        with self._lock:
+            found = self._cached.pop(key, None)
+            if found is not None and found.is_good():  # another thread was faster, after a third had failed
+                self._cached[key] = found
+                return found.provider, [made]
+            dropped = [] if found is None else [found.provider]
+            self._cached[key] = _Cached(made)
+            while len(self._cached) > self._size:
+                dropped.append(self._cached.popitem(last=False)[1].provider)
+        return made, dropped
 
     def clear(self) -> None:
         """Drop all providers."""
@@ -168,7 +192,7 @@ class ProviderCache:
 def _key_of(value: Any) -> Any:
     """A value as a key; the type stands in it, since 1, 1.0 and True are equal."""
     if isinstance(value, dict):
-        return tuple((name, _key_of(value[name])) for name in sorted(value))
+        return tuple((name, _key_of(value[name])) for name in sorted(value, key=str))
     if isinstance(value, list | tuple):
         return (type(value), tuple(map(_key_of, value)))
     if isinstance(value, LLMConfig):
@@ -218,11 +242,18 @@ def _close_soon(provider: LLMProvider) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(provider.close_when_idle())
+        asyncio.run(_close_quietly(provider))
         return
-    task = loop.create_task(provider.close_when_idle())
+    task = loop.create_task(_close_quietly(provider))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
+
+
+async def _close_quietly(provider: LLMProvider) -> None:
+    try:
+        await provider.close_when_idle()
+    except Exception as error:  # nobody waits for it, and the others must be closed too
+        logger.warning("%r could not be closed: %s: %s", provider, type(error).__name__, error)
 
 
 _cache: Final = ProviderCache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any, TypeAlias
 
 from .exceptions import UnsupportedParameterError
@@ -34,7 +35,7 @@ def map_params(
     Raises:
         UnsupportedParameterError: a given parameter cannot be honoured and `request.on_unsupported` is `"error"`.
     """
-    before = set(body)
+    before = len(body)
     left_out: dict[str, str] = {}
     for name, value in request.params.items():
         where = table.get(name)
@@ -49,7 +50,8 @@ def map_params(
     body.update(request.extras)
     if left_out:
         report_left_out(request, left_out)
-    return {"sent": {key: body[key] for key in body if key not in before}, "left_out": left_out}
+    # A dict keeps its order: what was not there before stands behind what was.
+    return {"sent": dict(islice(body.items(), before, None)), "left_out": left_out}
 
 
 def report_left_out(request: Request, left_out: Mapping[str, str]) -> None:

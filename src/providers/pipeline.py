@@ -8,8 +8,9 @@ Assembler events -> LLMResponse                  the only place where an answer 
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from itertools import count
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 from .exceptions import (
@@ -31,8 +32,6 @@ _END: Final = StreamEventType.TOOL_CALL_END
 _META: Final = StreamEventType.META
 _USAGE: Final = StreamEventType.USAGE
 _DONE: Final = StreamEventType.DONE
-
-_call_numbers = count(1)
 
 
 def compose(layers: Sequence[Layer], handler: Handler) -> Handler:
@@ -60,7 +59,7 @@ class Assembler:
     DELTAs, its END; ids filled in). `feed` is for a whole answer: it only takes in. `response` ends both.
     """
 
-    __slots__ = ("_calls", "_ended", "_meta", "_order", "_reasoning", "_request", "_text", "_usage", "provider_type")
+    __slots__ = ("_calls", "_ended", "_meta", "_reasoning", "_request", "_text", "_usage", "provider_type")
 
     def __init__(self, request: Request, provider_type: str = "") -> None:
         self._request = request
@@ -68,7 +67,6 @@ class Assembler:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, tuple[ToolCall, list[str]]] = {}
-        self._order: dict[str, int] = {}
         self._ended: set[int] = set()
         self._usage: Usage | None = None
         self._meta: dict[str, Any] = {}
@@ -104,6 +102,9 @@ class Assembler:
                 yield StreamEvent.tool_call(call)
 
     def _note(self, data: dict[str, Any]) -> None:
+        if not self._meta:
+            self._meta = data.copy()
+            return
         for key, value in data.items():
             if key in ("provider_data", "params") and isinstance(self._meta.get(key), dict):
                 self._meta[key] = {**self._meta[key], **value}
@@ -131,20 +132,26 @@ class Assembler:
             )
 
     def _push_end(self, event: StreamEvent) -> Iterator[StreamEvent]:
-        call: ToolCall = event.data
-        index = next((at for at, (known, _) in self._calls.items() if call.id and known.id == call.id), None)
-        if index is None:
+        # A copy: a provider may give out one event twice, and each answer's call gets an id of its own.
+        call = replace(event.data)
+        index = next((at for at, (known, _) in self._calls.items() if self._ends(call, at, known)), None)
+        if index is not None:
+            call.id = self._calls[index][0].id
+        else:
             call.id = call.id or make_call_id()
             index = max(self._calls, default=-1) + 1
-            self._calls[index] = (call, [call.arguments])
             yield StreamEvent(_START, ToolCallDelta(index, call.id, call.name), event.timestamp)
             if call.arguments:
                 yield StreamEvent(_DELTA, ToolCallDelta(index, call.id, call.name, call.arguments), event.timestamp)
-        else:
-            self._calls[index] = (call, [call.arguments])
+        self._calls[index] = (call, [call.arguments])
         if index not in self._ended:
             self._end(index)
             yield StreamEvent(_END, call, event.timestamp)
+
+    def _ends(self, call: ToolCall, index: int, known: ToolCall) -> bool:
+        """Whether a whole call is the one that began at an index; of a backend without ids, the first open one of its
+        name."""
+        return known.id == call.id if call.id else index not in self._ended and known.name == call.name
 
     def _end(self, index: int) -> None:
         call, parts = self._calls[index]
@@ -205,8 +212,8 @@ class Assembler:
 
 
 def make_call_id() -> str:
-    """An id for a tool call whose backend sends none; unique in this process."""
-    return f"call_{next(_call_numbers)}"
+    """An id for a tool call whose backend sends none; unique wherever the conversation is continued."""
+    return f"call_{os.urandom(12).hex()}"
 
 
 def fold(events: Iterable[StreamEvent], request: Request, provider_type: str = "") -> LLMResponse:

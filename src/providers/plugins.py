@@ -18,16 +18,18 @@ Two more groups are read without importing anything:
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
 
 from .base import LLMProvider
-from .exceptions import LLMProviderConfigurationError, PluginError, UnknownProviderError
+from .exceptions import LLMProviderConfigurationError, MissingDependencyError, PluginError, UnknownProviderError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -99,7 +101,7 @@ class PluginManager:
         self._plugins: dict[str, _Plugin] | None = None
         self._hooks = pluggy.PluginManager(GROUP)
         self._hooks.add_hookspecs(Hooks)
-        self._names: dict[str, EntryPoint] = {}
+        self._names: dict[str, list[EntryPoint]] = {}
         self._defaults: list[tuple[int, str | None, str]] = []
 
     def forget(self) -> None:
@@ -118,29 +120,27 @@ class PluginManager:
             return self._plugins
 
     def _discover(self) -> None:
-        from importlib.metadata import entry_points
-
         claims: dict[str, list[EntryPoint]] = {}
         plugins: dict[str, _Plugin] = {}
-        found = entry_points()
-        for entry in found.select(group=GROUP):
+        found = _entry_points()
+        for entry in found[GROUP]:
             try:
                 name = normalize_name(entry.name)
             except LLMProviderConfigurationError as error:
                 plugins[entry.name] = _Plugin(_info(entry.name, entry, "quarantined", error.message), entry)
                 continue
-            same = claims.setdefault(name, [])
-            if not any(_owner(other) == _owner(entry) and other.value == entry.value for other in same):
-                same.append(entry)
+            _claim(claims, name, entry)
         for name, entries in claims.items():
             if len(entries) == 1:
                 plugins[name] = _Plugin(_info(name, entries[0], "available"), entries[0])
             else:
-                owners = ", ".join(f"{_owner(entry)[0]} ({entry.value})" for entry in entries)
+                owners = _owners(entries)
                 reason = f"several packages claim the name {name!r}: {owners}; uninstall all but one"
                 plugins[name] = _Plugin(ProviderInfo(name, "quarantined", owners, None, reason))
-        self._names = {entry.name: entry for entry in found.select(group=f"{GROUP}.names")}
-        self._defaults = _read_defaults(found.select(group=f"{GROUP}.default"))
+        self._names = {}
+        for entry in found[f"{GROUP}.names"]:
+            _claim(self._names, entry.name, entry)
+        self._defaults = _read_defaults(found[f"{GROUP}.default"])
         self._plugins = plugins
 
     def load(self, name: str) -> type[LLMProvider]:
@@ -149,6 +149,7 @@ class PluginManager:
         Raises:
             UnknownProviderError: no plugin has that name.
             PluginError: the plugin is quarantined; what it raised is the cause.
+        MissingDependencyError: the plugin is quarantined because a module that it imports is not there.
         """
         with self._lock:
             plugin = self.find().get(name)
@@ -157,15 +158,15 @@ class PluginManager:
             if plugin.cls is None and plugin.info.state == "available":
                 self._load(name, plugin)
             if plugin.cls is None:
-                raise PluginError(
-                    f"the provider {name!r} cannot be used: {plugin.info.reason}", provider=name
-                ) from plugin.error
+                kind = MissingDependencyError if isinstance(plugin.error, ModuleNotFoundError) else PluginError
+                why = f"the provider {name!r} cannot be used: {plugin.info.reason}"
+                raise kind(why, provider=name) from plugin.error
             return plugin.cls
 
     def _load(self, name: str, plugin: _Plugin) -> None:
         assert plugin.entry is not None
         try:
-            plugin.cls = self._class_of(name, plugin.entry.load())
+            plugin.cls = named(self._class_of(name, plugin.entry.load()), name)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
@@ -190,6 +191,8 @@ class PluginManager:
         others = [plugin for plugin in self._hooks.get_plugins() if plugin is not target]
         brought: dict[str, Any] = {}
         for classes in self._hooks.subset_hook_caller("llm_providers", remove_plugins=others)():
+            if not isinstance(classes, Mapping):
+                raise PluginError(f"its llm_providers() must return a dict of name to class, not {classes!r}")
             brought.update({normalize_name(key): cls for key, cls in classes.items()})
         if name not in brought:
             raise PluginError(f"its llm_providers() brings {sorted(brought)}, not {name!r}")
@@ -215,10 +218,30 @@ class PluginManager:
                 found[name] = info
             return found
 
-    def lent_names(self) -> dict[str, EntryPoint]:
-        """The names that plugins lend to the front door."""
+    def lent(self, name: str) -> Any:
+        """What a plugin lends to the front door under a name.
+
+        Raises:
+            AttributeError: no plugin lends that name, or several do.
+            PluginError: the plugin's module cannot be imported; what it raised is the cause.
+        """
         self.find()
-        return self._names
+        entries = self._names.get(name, [])
+        if len(entries) != 1:
+            who = (
+                f"several packages lend that name: {_owners(entries)}"
+                if entries
+                else "no installed plugin lends that name"
+            )
+            raise AttributeError(f"module 'providers' has no attribute {name!r}: {who}")
+        try:
+            return entries[0].load()
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # SystemExit too
+            raise PluginError(
+                f"{name} of {_owners(entries)} failed to load: {type(error).__name__}: {error}"
+            ) from error
 
     def default_candidates(self) -> list[tuple[int, str | None, str]]:
         """Rank, variable (or `None`) and provider name of those that may be the default, best first."""
@@ -242,18 +265,65 @@ def check_provider_class(name: str, cls: Any) -> type[LLMProvider]:
     """Say clearly, and before anything is called, where a class is no provider.
 
     Raises:
-        PluginError: it is no subclass of `LLMProvider`, or it overrides neither `generate` nor a verb.
+        PluginError: it is no subclass of `LLMProvider`, it overrides neither `generate` nor a verb, its `generate` is
+            no generator, or it lacks what one of its capabilities asks for.
     """
     if not isinstance(cls, type) or not issubclass(cls, LLMProvider):
         raise PluginError(f"the provider {name!r} must be a subclass of providers.LLMProvider, not {cls!r}")
     if all(getattr(cls, verb) is getattr(LLMProvider, verb) for verb in ("generate", "execute", "complete", "stream")):
         raise PluginError(f"the provider {name!r} ({cls.__qualname__}) has no generate(): it cannot answer anything")
+    if not callable(cls.generate) or inspect.iscoroutinefunction(cls.generate):
+        raise PluginError(
+            f"generate() of the provider {name!r} ({cls.__qualname__}) must be an async function with yield"
+        )
+    lacking = [key for key in dir(cls) if getattr(getattr(cls, key, None), "__isabstractmethod__", False)]
+    if lacking:
+        raise PluginError(f"the provider {name!r} ({cls.__qualname__}) has no {', '.join(lacking)}()")
     return cls
 
 
+def named(cls: type[LLMProvider], name: str) -> type[LLMProvider]:
+    """The class, with the name that it is found under where it says none of its own."""
+    if not cls.__dict__.get("name"):
+        cls.name = name
+    return cls
+
+
+def _entry_points() -> dict[str, list[EntryPoint]]:
+    """The entry points of our groups, of all distributions whose metadata can be read."""
+    from importlib.metadata import distributions, entry_points
+
+    groups = (GROUP, f"{GROUP}.names", f"{GROUP}.default")
+    try:
+        entries = entry_points()
+        return {group: list(entries.select(group=group)) for group in groups}
+    except Exception:  # one broken file among all packages, which need not be one of ours
+        found: dict[str, list[EntryPoint]] = {group: [] for group in groups}
+    for dist in distributions():
+        try:
+            for group in groups:
+                found[group].extend(dist.entry_points.select(group=group))
+        except Exception as error:
+            logger.warning("a package's entry points cannot be read: %s: %s", type(error).__name__, error)
+    return found
+
+
+def _claim(claims: dict[str, list[EntryPoint]], name: str, entry: EntryPoint) -> None:
+    """Note who claims a name; a distribution that stands twice on the path claims it once."""
+    same = claims.setdefault(name, [])
+    if not any(_owner(other) == _owner(entry) and other.value == entry.value for other in same):
+        same.append(entry)
+
+
+def _owners(entries: list[EntryPoint]) -> str:
+    return ", ".join(f"{_owner(entry)[0]} ({entry.value})" for entry in entries)
+
+
 def _owner(entry: EntryPoint) -> tuple[str, str]:
-    dist = entry.dist
-    return (dist.name, dist.version) if dist is not None else ("an unknown package", "")
+    try:
+        return entry.dist.name or "an unknown package", entry.dist.version  # type: ignore[union-attr]
+    except Exception:  # no distribution, or one whose metadata is missing
+        return "an unknown package", ""
 
 
 def _info(name: str, entry: EntryPoint, state: str, reason: str | None = None) -> ProviderInfo:

@@ -44,6 +44,15 @@ class ModelProfile:
 
 
 _FIELDS: Final = frozenset(item.name for item in fields(ModelProfile)) - {"model_name", "known", "data"}
+_KINDS: Final[dict[str, type]] = {
+    "category": str,
+    "context_window": int,
+    "max_output_tokens": int,
+    "reasoning_model": bool,
+    "reasoning_efforts": list,
+    "refuses": dict,
+    "accepts_default_temperature": bool,
+}
 
 
 class ProfileTable:
@@ -105,12 +114,18 @@ def _load_user(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
-            models = tomllib.load(file).get("models", {})
+        models = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig")).get("models", {})
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LLMProviderConfigurationError(f"{path} is no valid toml: {error}") from None
     if not isinstance(models, dict) or not all(isinstance(item, dict) for item in models.values()):
         raise LLMProviderConfigurationError(f"{path}: [models] must hold a table for each model")
+    for name, entry in models.items():
+        for key, value in entry.items():
+            kind = _KINDS.get(key)
+            if kind is not None and type(value) is not kind:
+                raise LLMProviderConfigurationError(
+                    f'{path}: {key} of [models."{name}"] must be of type {kind.__name__}, not {type(value).__name__}'
+                )
     return models
 
 

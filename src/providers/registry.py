@@ -6,8 +6,8 @@ import threading
 from typing import Final
 
 from .base import LLMProvider
-from .exceptions import LLMProviderConfigurationError, UnknownProviderError
-from .plugins import ProviderInfo, check_provider_class, manager, normalize_name
+from .exceptions import LLMProviderConfigurationError, MissingDependencyError, UnknownProviderError
+from .plugins import ProviderInfo, check_provider_class, manager, missing_packages, named, normalize_name
 
 _registered: Final[dict[str, type[LLMProvider]]] = {}
 _resolved: Final[dict[str, type[LLMProvider]]] = {}
@@ -29,6 +29,8 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
     """
     key = normalize_name(name)
     check_provider_class(key, cls)
+    # Looked for before our own lock is taken: a plugin that registers something while it is loaded holds the manager's.
+    plugin = None if replace else manager.find().get(key)
     with _lock:
         old = _registered.get(key)
         same = old is not None and (old.__module__, old.__qualname__) == (cls.__module__, cls.__qualname__)
@@ -37,15 +39,12 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
                 raise LLMProviderConfigurationError(
                     f"the name {key!r} belongs to {old.__module__}.{old.__qualname__}; pass replace=True to take it"
                 )
-            plugin = manager.find().get(key)
             if plugin is not None:
                 raise LLMProviderConfigurationError(
                     f"the name {key!r} belongs to the installed plugin {plugin.info.distribution}; "
                     "pass replace=True to take it in this process"
                 )
-        if not cls.name:
-            cls.name = key
-        _registered[key] = cls
+        _registered[key] = named(cls, key)
         _resolved.clear()
 
 
@@ -62,8 +61,9 @@ def provider_class(name: str) -> type[LLMProvider]:
     Raises:
         UnknownProviderError: no provider has that name; lists those that are installed.
         PluginError: the plugin of that name is quarantined, with its reason.
+        MissingDependencyError: a package that the provider needs is not installed.
     """
-    found = _resolved.get(name)
+    found = _resolved.get(name) if isinstance(name, str) else None
     if found is not None:
         return found
     try:
@@ -75,6 +75,13 @@ def provider_class(name: str) -> type[LLMProvider]:
         if key not in manager.find():
             raise UnknownProviderError(f"no provider is named {name!r}; {_what_there_is()}{_what_to_install(key)}")
         cls = manager.load(key)
+    missing = missing_packages(cls)
+    if missing:
+        plugin = None if key in _registered else manager.find().get(key)
+        brings = f"; pip install {plugin.info.distribution} brings what it needs" if plugin is not None else ""
+        raise MissingDependencyError(
+            f"the provider {key!r} needs the package {', '.join(missing)}, which is not installed{brings}", provider=key
+        )
     _resolved[name] = cls
     return cls
 

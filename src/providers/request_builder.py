@@ -23,9 +23,10 @@ from .types.checks import check_fields
 from .types.config import CHECKS, PARAMETERS, parse_enum, unknown_option
 
 _PARAMETERS: Final = frozenset(PARAMETERS)
+_NOTHING: Final[frozenset[str]] = frozenset()
 _CHECKED: Final = ("timeout", "extra", "on_unsupported")
 _MAX_WAIT: Final = RetryPolicy().max_wait
-_CACHE_FLAGS: Final = ("cache_response", "cache_collection", "rewrite_cache", "regen_cache")
+_CACHE_FLAGS: Final = frozenset({"cache_response", "cache_collection", "rewrite_cache", "regen_cache"})
 _OPTIONS: Final = frozenset(
     {
         *_PARAMETERS,
@@ -92,14 +93,10 @@ class RequestBuilder:
             )
         if system is not None and not isinstance(system, str):
             raise LLMProviderConfigurationError(f"a system prompt must be a text, not {type(system).__name__}")
-        if messages is None or (isinstance(messages, str) and not messages):
-            overlay = options.get("config")
-            if overlay is None and not options.get("extra"):
-                raise LLMProviderConfigurationError("there is no prompt to send: it is empty", provider=self._provider)
         given = {name: value for name, value in options.items() if value is not None} if options else None
         if given:
             return self._build_with(messages, system, given, stream)
-        own_system, rest = Messages.of(messages).split_system()
+        own_system, rest = self._read(messages)
         return Request(
             config.model_name,
             rest,
@@ -120,27 +117,34 @@ class RequestBuilder:
             if name not in _OPTIONS:
                 hint = "; the backend's own parameters go into extra={...}"
                 raise UnknownOptionError(unknown_option(name, _OPTIONS, "a call") + hint, provider=self._provider)
-        overlay = GenerationConfig.coerce(options.get("config"))
-        call = {name: options[name] for name in options if name in _PARAMETERS}
-        check_fields(call, CHECKS, "argument")
         check_fields({key: options[key] for key in _CHECKED if key in options}, CHECKS, "argument")
-        extra = {**(overlay.extra if overlay else {}), **options.get("extra", {})}
-        config_system = _take_system(extra)
-        conversation = extra.pop("conversation", None)
-        extra.pop("conversations", None)
-        layer: dict[str, Any] = {}
-        if overlay is not None:
-            for name in ("temperature", "top_p", "max_tokens", "seed"):
-                if getattr(overlay, name) is not None:
-                    layer[name] = getattr(overlay, name)
-        _absorb(extra, layer)
-        layer.update(call)
+        overlay = GenerationConfig.coerce(options.get("config"))
+        # What this call sets, the overlay's parameters below its own.
+        layer = overlay.parameters() if overlay is not None else {}
+        extra = {**(overlay.extra if overlay is not None else {}), **options.get("extra", {})}
+        conversation = config_system = None
+        if extra:
+            config_system = _take_system(extra)
+            conversation = extra.pop("conversation", None)
+            extra.pop("conversations", None)
+            _absorb(extra, layer)
+        call = {name: options[name] for name in options if name in _PARAMETERS}
+        if call:
+            check_fields(call, CHECKS, "argument")
+            layer.update(call)
         if isinstance(conversation, Mapping) and "messages" in conversation:
             extra.update({key: value for key, value in conversation.items() if key != "messages"})
             conversation = conversation["messages"]
-        own_system, rest = Messages.of(messages if conversation is None else conversation).split_system()
+        own_system, rest = self._read(messages if conversation is None else conversation)
         own_prompt = options.get("system_prompt", options.get("system"))
-        self._warn_cache(options)
+        for name, text in (
+            ("system prompt", own_prompt),
+            ("previous_response_id", options.get("previous_response_id")),
+        ):
+            if text is not None and not isinstance(text, str):
+                raise LLMProviderConfigurationError(f"a {name} must be a text, not {type(text).__name__}")
+        if not _CACHE_FLAGS.isdisjoint(options):
+            _warn_cache(options)
         return Request(
             config.model_name or "",
             rest,
@@ -159,6 +163,11 @@ class RequestBuilder:
             options.get("on_unsupported", config.on_unsupported),
         )
 
+    def _read(self, messages: Any) -> tuple[str | None, Messages]:
+        if messages is None or messages == "":
+            raise LLMProviderConfigurationError("there is no prompt to send: it is empty", provider=self._provider)
+        return Messages.of(messages).split_system()
+
     def retry_of(self, options: Mapping[str, Any]) -> RetryPolicy:
         """The retry policy of one call, from `attempts` (tries in all) and `backoff` (seconds before the second)."""
         if "attempts" not in options and "backoff" not in options:
@@ -169,6 +178,8 @@ class RequestBuilder:
         return replace(self._retry, max_attempts=attempts, initial_wait=wait, max_wait=max(self._retry.max_wait, wait))
 
     def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
+        if call is None and config is None and conversation is None:
+            return self._system
         found = [text for text in (call, config, self._system, conversation) if text is not None]
         if len(set(found)) > 1:
             names = ("the call's", "config.extra's", "LLMConfig's", "the conversation's")
@@ -177,10 +188,33 @@ class RequestBuilder:
             warnings.warn(f"several system prompts: {named[0]} is used, not {', '.join(named[1:])}", stacklevel=5)
         return found[0] if found else None
 
-    def _warn_cache(self, options: Mapping[str, Any]) -> None:
-        asked = [name for name in _CACHE_FLAGS if options.get(name)]
-        if asked:
-            warnings.warn(f"{', '.join(asked)}: this provider has no response cache; the call is made", stacklevel=5)
+
+def wants(request: Request) -> frozenset[str]:
+    """What a request asks for beyond text, in the words of `LLMProvider.understands`."""
+    # The usual request wants nothing; it must not pay for a set.
+    if request.messages.plain is not None and not (
+        request.tools or request.output or request.api_type is APIType.RESPONSES or request.previous_response_id
+    ):
+        return _NOTHING
+    wanted = set()
+    if request.tools:
+        wanted.add("tools")
+    if request.output is not None:
+        wanted.add("structured_output")
+    if request.api_type is APIType.RESPONSES or request.previous_response_id:
+        wanted.add("responses")
+    if request.messages.plain is None and any(
+        isinstance(message.content, list) and any(part["type"] != "text" for part in message.content)
+        for message in request.messages
+    ):
+        wanted.add("content_parts")
+    return frozenset(wanted)
+
+
+def _warn_cache(options: Mapping[str, Any]) -> None:
+    asked = sorted(name for name in _CACHE_FLAGS if options.get(name))
+    if asked:
+        warnings.warn(f"{', '.join(asked)}: this provider has no response cache; the call is made", stacklevel=6)
 
 
 def _take_system(extra: dict[str, Any]) -> str | None:
@@ -194,9 +228,9 @@ def _take_system(extra: dict[str, Any]) -> str | None:
 
 def _absorb(extra: dict[str, Any], params: dict[str, Any]) -> frozenset[str]:
     """Move parameters that this package has a name for from the extras to the others, so that they are checked and
-    mapped like all of them; gives their names."""
-    names = frozenset(name for name in extra if name in _PARAMETERS)
-    moved = {name: extra.pop(name) for name in names}
-    check_fields(moved, CHECKS, "extra")
-    params.update({name: value for name, value in moved.items() if value is not None})
-    return names
+    mapped like all of them; gives their names. `None` is "not given"."""
+    found = {name: extra.pop(name) for name in list(extra) if name in _PARAMETERS}
+    check_fields(found, CHECKS, "extra")
+    moved = {name: value for name, value in found.items() if value is not None}
+    params.update(moved)
+    return frozenset(moved)

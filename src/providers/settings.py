@@ -7,29 +7,33 @@ converts it or says what is wrong.
 
 from __future__ import annotations
 
+import inspect
 import os
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Final, TypeVar
 
 from .exceptions import LLMProviderConfigurationError
-from .sources import Found, house_variable, read_dotenv, read_toml
+from .sources import ConfigurationWarning, Found, house_variable, read_dotenv, read_toml
 from .types import Secret
+from .types.config import unknown_option
 
 S = TypeVar("S", bound="ProviderSettings")
 
 
-def setting(default: Any = None, *, env: str | tuple[str, ...] = (), help: str = "") -> Any:
+def setting(default: Any = None, *, env: str | tuple[str, ...] = (), required: bool = False, help: str = "") -> Any:
     """A field of a settings class.
 
     Args:
         default: value where no source has one.
         env: variables to read, in this order; `env_prefix` + the field's name where left out.
+        required: whether a provider cannot be made without it.
         help: one sentence for documentation.
     """
     names = (env,) if isinstance(env, str) else env
-    return field(default=default, metadata={"env": names, "help": help})
+    return field(default=default, metadata={"env": names, "required": required, "help": help})
 
 
 @dataclass(kw_only=True, eq=False)
@@ -67,6 +71,8 @@ class ProviderSettings:
                 _warn_clash(provider, item.name, found)
             values[item.name] = _convert(cls, item, found)
             sources[item.name] = found.source
+        if table:
+            _warn_unknown(cls, provider, table)
         return cls(**values, sources=sources)
 
     def secrets(self) -> list[str]:
@@ -75,10 +81,15 @@ class ProviderSettings:
         return [value.get_secret_value() for value in values if isinstance(value, Secret) and value]
 
 
+_UNIONS: Final = (typing.Union, types.UnionType)
+
+
 class _Facts:
     """What a settings class says of its fields, worked out once."""
 
     def __init__(self, cls: type[ProviderSettings]) -> None:
+        if "__dataclass_fields__" not in cls.__dict__ and inspect.get_annotations(cls):
+            raise LLMProviderConfigurationError(f"the settings class {cls.__qualname__} must be marked with @dataclass")
         self.fields: tuple[Field[Any], ...] = tuple(item for item in fields(cls) if item.name != "sources")
         self.variables: dict[str, tuple[str, ...]] = {
             item.name: item.metadata.get("env") or (f"{cls.env_prefix}{item.name.upper()}",) for item in self.fields
@@ -86,7 +97,10 @@ class _Facts:
         hints = typing.get_type_hints(cls)
         self.hints = {item.name: hints[item.name] for item in self.fields}
         # The members of a union, or the one type that it is.
-        self.members = {name: typing.get_args(hint) or (hint,) for name, hint in self.hints.items()}
+        self.members = {
+            name: typing.get_args(hint) if typing.get_origin(hint) in _UNIONS else (hint,)
+            for name, hint in self.hints.items()
+        }
 
 
 _facts: Final[dict[type[ProviderSettings], _Facts]] = {}
@@ -127,15 +141,27 @@ def find_variable(*names: str) -> Found | None:
     All names are looked for in one source before the next source is asked. Where two names hold different values, the
     find tells of the clash.
     """
-    inside = [Found(value, f"environment variable {name}", name) for name in names if (value := os.environ.get(name))]
+    inside = [
+        Found(value, f"environment variable {name}", name)
+        for name in names
+        if (value := os.environ.get(name)) and not value.isspace()
+    ]
     if not inside:
         dotenv = read_dotenv()
-        inside = [dotenv[name] for name in names if name in dotenv and dotenv[name].value]
-    inside = [found for found in inside if found.value.strip()]
+        inside = [dotenv[name] for name in names if name in dotenv and dotenv[name].value.strip()]
     if not inside:
         return None
     clash = next((found.name for found in inside[1:] if found.value.strip() != inside[0].value.strip()), "")
     return inside[0].with_clash(clash) if clash else inside[0]
+
+
+def _warn_unknown(cls: type[ProviderSettings], provider: str, table: Mapping[str, Found]) -> None:
+    import warnings
+
+    known = {item.name for item in settings_fields(cls)}
+    for name in table.keys() - known:
+        text = unknown_option(name, known, f"{table[name].source}: {provider}")
+        warnings.warn(f"{text}; it is passed over", ConfigurationWarning, stacklevel=5)
 
 
 def _warn_clash(provider: str, name: str, found: Found) -> None:
@@ -143,6 +169,7 @@ def _warn_clash(provider: str, name: str, found: Found) -> None:
 
     warnings.warn(
         f"{provider}: {found.name} and {found.clash} hold different values; {name} is taken from {found.name}",
+        ConfigurationWarning,
         stacklevel=5,
     )
 
@@ -167,8 +194,9 @@ def _convert(cls: type[ProviderSettings], item: Field[Any], found: Found) -> Any
 def _convert_with_pydantic(name: str, hint: Any, found: Found) -> Any:
     from pydantic import TypeAdapter, ValidationError
 
-    adapter, value = TypeAdapter(hint), found.value
+    value = found.value
     try:
+        adapter = TypeAdapter(hint)
         if isinstance(value, str) and found.name and value.lstrip()[:1] in ("[", "{"):
             return adapter.validate_json(value)
         return adapter.validate_python(value)

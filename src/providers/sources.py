@@ -18,7 +18,7 @@ _MOST_BYTES: Final = 1_000_000
 
 
 class ConfigurationWarning(UserWarning):
-    """A file of settings holds something that cannot be read; the rest of it is used."""
+    """A source of settings holds something that cannot be read or contradicts itself; the rest of it is used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +138,13 @@ def _load_dotenv(path: str) -> DotEnv:
     text = raw.decode("utf-8-sig", errors="replace")
     good, bad = [], []
     for binding in parse_stream(StringIO(text)):
-        line = binding.original.line
-        if binding.error or (binding.key is not None and "�" in binding.original.string):
+        raw_line = binding.original.string
+        # A binding begins with the blank lines before it.
+        line = binding.original.line + raw_line[: len(raw_line) - len(raw_line.lstrip())].count("\n")
+        if binding.error or (binding.key is not None and "�" in raw_line):
             bad.append(line)
         elif binding.key is not None:
-            good.append((binding.key, line, binding.original.string))
+            good.append((binding.key, line, raw_line))
             if binding.value is None:
                 bad.append(line)
     if bad:
@@ -185,8 +187,8 @@ def _load_toml(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        # Some editors put a mark before the text that the toml standard does not know.
+        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise LLMProviderConfigurationError(f"{path} is no valid toml: {error}") from None
     except (OSError, UnicodeDecodeError) as error:

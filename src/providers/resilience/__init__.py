@@ -1,5 +1,5 @@
 """Waiting and trying again: the arithmetic, without the call around it."""
 
-from .retry import backoff, next_wait, owning_retries, retries_owned, retrying
+from .retry import backoff, next_wait, owning_retries, retries_owned, retrying, return_retries, take_retries
 
-__all__ = ["backoff", "next_wait", "owning_retries", "retries_owned", "retrying"]
+__all__ = ["backoff", "next_wait", "owning_retries", "retries_owned", "retrying", "return_retries", "take_retries"]

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TypeVar
 
 from ..exceptions import LLMProviderError
@@ -22,17 +22,27 @@ def retries_owned() -> bool:
     return _owned.get()
 
 
-@contextmanager
-def owning_retries() -> Iterator[None]:
-    """For the duration, retries belong to the caller (a bulk run, a fallback, an agent), and layers stand down.
+def take_retries() -> Token[bool]:
+    """From here on retries belong to the caller (a bulk run, a fallback, an agent), and layers further in stand down.
 
     Not to be held across a `yield` of an async generator: the consumer would run inside it too.
     """
-    token = _owned.set(True)
+    return _owned.set(True)
+
+
+def return_retries(token: Token[bool]) -> None:
+    """Give back what `take_retries` took."""
+    _owned.reset(token)
+
+
+@contextmanager
+def owning_retries() -> Iterator[None]:
+    """`take_retries` and `return_retries` around a block."""
+    token = take_retries()
     try:
         yield
     finally:
-        _owned.reset(token)
+        return_retries(token)
 
 
 def backoff(policy: RetryPolicy, attempt: int) -> float:
@@ -41,8 +51,10 @@ def backoff(policy: RetryPolicy, attempt: int) -> float:
     With jitter the wait is spread evenly between half and the whole of the exponential one ("equal jitter"), so that
     callers that failed together do not come back together.
     """
-    # The exponent is bounded: 2.0 ** 1024 overflows, and max_wait is reached long before.
-    wait = min(policy.max_wait, policy.initial_wait * policy.exponential_base ** min(attempt - 1, 64))
+    try:
+        wait = min(policy.max_wait, policy.initial_wait * float(policy.exponential_base) ** (attempt - 1))
+    except OverflowError:
+        wait = policy.max_wait if policy.initial_wait else 0.0
     return wait * random.uniform(0.5, 1.0) if policy.jitter else wait
 
 
@@ -53,12 +65,14 @@ def next_wait(policy: RetryPolicy, attempt: int, error: LLMProviderError) -> flo
         policy: how often and how long.
         attempt: how many attempts were made, from 1.
         error: what the last one raised. A hint in `retry_after` goes before the policy's own backoff, with up to a
-            tenth of jitter on top; a hint above `policy.max_wait` is final, for the caller to decide.
+            tenth of jitter on top; a negative one is passed over; one above `policy.max_wait` is final, for the caller
+            to decide.
     """
     if not error.retryable or attempt >= policy.max_attempts:
         return None
     hint = error.retry_after
-    if hint is None:
+    # "Not at least 0" is true of NaN too, which asyncio would wait for in vain.
+    if hint is None or not hint >= 0:
         return backoff(policy, attempt)
     if hint > policy.max_wait:
         return None

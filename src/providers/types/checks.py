@@ -36,13 +36,20 @@ class Number:
         allowed = int if self.integer else int | float
         if isinstance(value, bool) or not isinstance(value, allowed):
             return f"must be {kind}, not {type(value).__name__} {value!r}"
-        if not math.isfinite(value):
-            return f"must be finite, not {value!r}"
+        if not self.integer and not _is_finite(value):
+            return f"must be finite, not {value!r}" if isinstance(value, float) else "must be finite, not so large"
         if value < self.low or (self.open_low and value == self.low) or (self.high is not None and value > self.high):
             above = "above" if self.open_low else "at least"
             top = "" if self.high is None else f" and at most {self.high:g}"
             return f"must be {above} {self.low:g}{top}, not {value!r}"
         return None
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

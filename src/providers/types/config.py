@@ -173,7 +173,16 @@ class LLMConfig:
         check_fields(changes, CHECKS, source)
         copy = replace(self, **changes)
         copy.extra_params = dict(copy.extra_params)
+        if isinstance(copy.stop, list):
+            copy.stop = list(copy.stop)
         return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Defaults stay behind, so that they are this module's own objects again where the copy arrives.
+        return {name: value for name, value in self.__dict__.items() if not is_default(value)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"temperature": DEFAULT_TEMPERATURE, "token_limit": DEFAULT_TOKEN_LIMIT, **state})
 
     def parameters(self) -> dict[str, Any]:
         """The parameters of generation that are set, by name."""
@@ -229,6 +238,11 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         check_fields(self.__dict__, CHECKS, "GenerationConfig")
 
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of generation that are set, by name; those in `extra` not among them."""
+        values = self.__dict__
+        return {name: values[name] for name in _OVERLAID if values[name] is not None}
+
     @classmethod
     def coerce(cls, value: Any) -> GenerationConfig | None:
         """Read a `GenerationConfig`, a dict, or `None`. Keys of a dict that are no field are folded into `extra`.
@@ -250,4 +264,5 @@ class GenerationConfig:
         return cls(**known, extra={**folded, **extra})
 
 
+_OVERLAID: Final = ("temperature", "top_p", "max_tokens", "seed")
 _GENERATION_FIELDS: Final[tuple[str, ...]] = tuple(item.name for item in fields(GenerationConfig))

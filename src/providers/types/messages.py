@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from operator import itemgetter
 from typing import Any, Final, TypeAlias, overload
 
 from ..exceptions import LLMProviderConfigurationError
@@ -86,13 +85,34 @@ class Message:
             LLMProviderConfigurationError: the role is unknown, the content is neither text nor a list of parts, or a
                 tool message lacks the id of its call.
         """
-        role = _ROLES.get(data["role"]) if isinstance(data.get("role"), str) else None
-        if role is None:
-            known = ", ".join(_ROLES)
-            raise LLMProviderConfigurationError(f"a message has the role {data.get('role')!r}; known roles: {known}")
         content = data.get("content")
-        if isinstance(content, tuple):
-            content = list(content)
+        calls = data.get("tool_calls") or ()
+        if not isinstance(calls, list | tuple):
+            raise LLMProviderConfigurationError(f"tool_calls must be a list of tool calls, not {type(calls).__name__}")
+        return cls(
+            data.get("role"),  # type: ignore[arg-type] # any spelling; checked() makes it a Role or refuses it
+            list(content) if isinstance(content, tuple) else content,
+            [ToolCall.from_dict(call) for call in calls] or None,
+            data.get("tool_call_id"),
+            data.get("name"),
+            data.get("reasoning"),
+            data.get("provider_data"),
+        ).checked()
+
+    def checked(self) -> Message:
+        """This message, its role read from a text where it is one.
+
+        Raises:
+            LLMProviderConfigurationError: as `from_dict`.
+        """
+        role, content = self.role, self.content
+        if type(role) is not Role:
+            found = _ROLES.get(role) if isinstance(role, str) else None
+            if found is None:
+                raise LLMProviderConfigurationError(
+                    f"a message has the role {role!r}; known roles: {', '.join(_ROLES)}"
+                )
+            return replace(self, role=found).checked()
         if isinstance(content, list):
             for part in content:
                 if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
@@ -100,19 +120,9 @@ class Message:
         elif content is not None and not isinstance(content, str):
             kind = type(content).__name__
             raise LLMProviderConfigurationError(f"a message's content must be text or a list of parts, not {kind}")
-        calls = data.get("tool_calls")
-        tool_call_id = data.get("tool_call_id")
-        if role is Role.TOOL and not tool_call_id:
+        if role is Role.TOOL and not (isinstance(self.tool_call_id, str) and self.tool_call_id):
             raise LLMProviderConfigurationError("a tool message needs the tool_call_id of the call that it answers")
-        return cls(
-            role,
-            content,
-            [ToolCall.from_dict(call) for call in calls] if calls else None,
-            tool_call_id,
-            data.get("name"),
-            data.get("reasoning"),
-            data.get("provider_data"),
-        )
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The dict of the chat convention; what is `None` is left out, except content."""
@@ -136,15 +146,14 @@ class Message:
 MessageInput: TypeAlias = str | Mapping[str, Any] | Message | Iterable["str | Mapping[str, Any] | Message"]
 
 _PLAIN_ROLES: Final = frozenset({"system", "user", "assistant"})
-_role_of, _content_of = itemgetter("role"), itemgetter("content")
 
 
 class Messages(Sequence[Message]):
     """An immutable sequence of messages that makes its `Message` objects only when asked.
 
-    A long talk is mostly plain dicts of role and text. They are checked in a few passes that run in C and kept as they
-    are, so that a codec whose wire format has the same shape sends them without a Python step for each message: with
-    101 messages that step would cost more than the whole call.
+    A long talk is mostly plain dicts of role and text. They are checked once and kept as they are, so that a codec
+    whose wire format has the same shape sends them without a further step for each message: with 101 messages such a
+    step costs more than all the rest of the call. The caller's dicts are neither copied nor changed.
     """
 
     __slots__ = ("_items", "_plain")
@@ -160,10 +169,13 @@ class Messages(Sequence[Message]):
         Raises:
             LLMProviderConfigurationError: there is no message, or one cannot be read; it is named by its place.
         """
-        if isinstance(value, cls):
-            return value
         if isinstance(value, str):
             return cls(plain=[{"role": "user", "content": value}])
+        if type(value) is list and value and _all_plain(value):
+            # The list is copied, its dicts are not: that would cost a long talk as much as checking it does.
+            return cls(plain=value[:])
+        if isinstance(value, cls) and len(value):
+            return value
         if isinstance(value, Message | Mapping):
             value = [value]
         elif hasattr(value, "get_messages"):
@@ -175,8 +187,8 @@ class Messages(Sequence[Message]):
         items = value if isinstance(value, list) else list(value)
         if not items:
             raise LLMProviderConfigurationError("there is no message to send: the list is empty")
-        if _all_plain(items):
-            return cls(plain=[item.copy() for item in items])
+        if items is not value and _all_plain(items):
+            return cls(plain=items)
         return cls(_read(item, place) for place, item in enumerate(items))
 
     @property
@@ -208,8 +220,8 @@ class Messages(Sequence[Message]):
 
     @property
     def last_text(self) -> str:
-        """The text of the last message."""
-        return self[-1].text
+        """The text of the last message; empty where there is none."""
+        return self[-1].text if len(self) else ""
 
     @overload
     def __getitem__(self, index: int) -> Message: ...
@@ -235,26 +247,29 @@ class Messages(Sequence[Message]):
 
 
 def _all_plain(items: list[Any]) -> bool:
-    if set(map(type, items)) != {dict} or set(map(len, items)) != {2}:
-        return False
     try:
-        roles, contents = set(map(_role_of, items)), map(_content_of, items)
-        return set(map(type, contents)) == {str} and roles <= _PLAIN_ROLES
+        for item in items:
+            if (
+                type(item) is not dict
+                or len(item) != 2
+                or type(item["content"]) is not str
+                or item["role"] not in _PLAIN_ROLES
+            ):
+                return False
     except (KeyError, TypeError):
         return False
+    return True
 
 
 def _read(item: Any, place: int) -> Message:
-    if isinstance(item, Message):
-        return item
     if isinstance(item, str):
         return Message(Role.USER, item)
-    if not isinstance(item, Mapping):
+    if not isinstance(item, Mapping | Message):
         raise LLMProviderConfigurationError(
             f"message {place} must be a text, a dict or a Message, not {type(item).__name__}"
         )
     try:
-        return Message.from_dict(item)
+        return item.checked() if isinstance(item, Message) else Message.from_dict(item)
     except LLMProviderConfigurationError as error:
         raise LLMProviderConfigurationError(f"message {place}: {error.message}") from None
 

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from ..exceptions import (
     LLMProviderConfigurationError,
@@ -15,7 +14,9 @@ from ..exceptions import (
 )
 
 _NAME: Final = re.compile(r"[^a-zA-Z0-9_-]+")
-_by_model: WeakKeyDictionary[type, StructuredOutput] = WeakKeyDictionary()
+# Bounded: what is compiled of a model holds the model, so a weak table would never let go of one.
+_MOST_MODELS: Final = 256
+_by_model: dict[type, StructuredOutput] = {}
 
 
 class StructuredOutput:
@@ -90,7 +91,7 @@ class StructuredOutput:
         """Turn an answer into the result: an instance of the model, or a checked dict, through the parser if any.
 
         Raises:
-            StructuredOutputError: the text is no JSON or does not fit; the message says where.
+            StructuredOutputError: the text is no JSON or does not fit; the message says where. Or the parser raised.
         """
         if self.pydantic_model is not None:
             try:
@@ -99,7 +100,15 @@ class StructuredOutput:
                 raise StructuredOutputError(_explain(self.name, error)) from error
         else:
             value = self._parse_dict(text)
-        return value if self.parser is None else self.parser(value)
+        if self.parser is None:
+            return value
+        try:
+            return self.parser(value)
+        except Exception as error:
+            # The answer is paid for: it must stay reachable when the caller's own function fails.
+            raise StructuredOutputError(
+                f"the parser of {self.name!r} raised {type(error).__name__}: {error}"
+            ) from error
 
     def _parse_dict(self, text: str) -> Any:
         try:
@@ -125,7 +134,7 @@ class StructuredOutput:
                 "a pydantic model does not"
             ) from error
         try:
-            self._validator = jsonschema_rs.validator_for(schema)
+            self._validator = jsonschema_rs.validator_for(schema, retriever=_refuse_remote)
         except ValueError as error:
             raise LLMProviderConfigurationError(f"the schema {self.name!r} is no valid JSON Schema: {error}") from error
 
@@ -146,7 +155,10 @@ class StructuredOutput:
         if isinstance(value, type):
             found = _by_model.get(value)
             if found is None:
-                found = _by_model[value] = cls(pydantic_model=value, name=value.__name__)
+                found = cls(pydantic_model=value, name=value.__name__)
+                if len(_by_model) >= _MOST_MODELS:
+                    _by_model.clear()
+                _by_model[value] = found
             return found
         if value in ("json_object", "json"):
             return cls()
@@ -175,6 +187,10 @@ class StructuredOutput:
     def __repr__(self) -> str:
         kind = self.pydantic_model.__name__ if self.pydantic_model else "any object" if self.any_object else "schema"
         return f"StructuredOutput({self.name!r}, {kind})"
+
+
+def _refuse_remote(uri: str) -> Any:
+    raise ValueError(f"{uri} is not fetched; put what it holds under $defs")
 
 
 def _explain(name: str, error: ValueError) -> str:

@@ -132,7 +132,10 @@ class ToolChoice:
         if choice is None or isinstance(choice, cls):
             return choice
         if isinstance(choice, str):
-            return cls(_MODES[choice]) if choice in _MODES else cls("named", choice)
+            if choice in _MODES:
+                return cls(_MODES[choice])
+            if choice.strip():
+                return cls("named", choice)
         if isinstance(choice, Mapping):
             found = cls._from_dict(choice)
             if found is not None:
@@ -181,13 +184,13 @@ class ToolCall:
         """The arguments as a dict; an empty string is no arguments.
 
         Raises:
-            ValueError: they are not the JSON of one object (broken, `null`, a list, NaN, too deep); the message names
-                the tool, so that it can be shown to the model.
+            ValueError: they are not the JSON of one object (broken, `null`, a list, NaN, one key twice, too deep); the
+                message names the tool, so that it can be shown to the model.
         """
         if not self.arguments.strip():
             return {}
         try:
-            value = json.loads(self.arguments, parse_constant=_refuse_constant)
+            value = json.loads(self.arguments, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
         except (ValueError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise ValueError(f"the arguments of tool {self.name!r} are not valid JSON: {reason}") from None
@@ -223,12 +226,24 @@ class ToolCall:
             raise LLMProviderConfigurationError("a tool call needs the name of its tool")
         arguments = body.get("arguments", body.get("input", "{}"))
         if not isinstance(arguments, str):
-            arguments = json.dumps(arguments if arguments is not None else {})
+            try:
+                arguments = json.dumps(arguments if arguments is not None else {}, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise LLMProviderConfigurationError(
+                    f"the arguments of tool call {name!r} are no JSON: {error}"
+                ) from None
         return cls(str(data.get("id") or data.get("call_id") or ""), name, arguments, data.get("provider_data"))
 
 
 def _refuse_constant(word: str) -> Any:
     raise ValueError(f"{word} is not JSON")
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has the same key twice")
+    return found
 
 
 @dataclass(slots=True)

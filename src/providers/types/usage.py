@@ -93,7 +93,15 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):
             return NotImplemented
-        return Usage(**{name: _add(getattr(self, name), getattr(other, name)) for name in _NAMES})
+        total = {name: _add(getattr(self, name), getattr(other, name)) for name in _NAMES}
+        for whole, one, two in (
+            ("total_tokens", "input_tokens", "output_tokens"),
+            ("total_cost", "input_cost", "output_cost"),
+        ):
+            # Where one part lacks a figure, the sum of the totals misses what the other figures say.
+            if total[one] is not None and total[two] is not None and (total[whole] or 0) < total[one] + total[two]:
+                total[whole] = total[one] + total[two]
+        return Usage(**total)
 
     def __getitem__(self, key: str) -> Any:
         name = _ALIASES.get(key, key)
@@ -124,10 +132,11 @@ class Usage:
         return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Usage:
+    def from_dict(cls, data: Mapping[str, Any] | Usage) -> Usage:
         """Read a dict under any of the names in use; names that are not figures are passed over."""
         values: dict[str, Any] = {}
-        for key, value in data.items():
+        for key in data:
+            value = data[key]
             name = _ALIASES.get(key, key)
             if name in _NAMES and value is not None:
                 values[name] = value if name.endswith("_cost") else token_count(value)

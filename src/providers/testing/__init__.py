@@ -1,0 +1,44 @@
+"""The author's kit: fakes, a loopback server that fails on command, and the conformance tests every provider passes."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .conformance import ProviderConformance as ProviderConformance
+    from .fakes import EchoProvider as EchoProvider
+    from .fakes import ScriptedProvider as ScriptedProvider
+    from .server import Fault as Fault
+    from .server import LoopbackServer as LoopbackServer
+    from .server import RecordedRequest as RecordedRequest
+    from .server import Reply as Reply
+
+_ROOM_OF = {
+    "EchoProvider": "fakes",
+    "Fault": "server",
+    "LoopbackServer": "server",
+    "ProviderConformance": "conformance",
+    "RecordedRequest": "server",
+    "Reply": "server",
+    "ScriptedProvider": "fakes",
+}
+
+__all__ = [
+    "EchoProvider",
+    "Fault",
+    "LoopbackServer",
+    "ProviderConformance",
+    "RecordedRequest",
+    "Reply",
+    "ScriptedProvider",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return value

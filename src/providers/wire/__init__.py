@@ -1,0 +1,30 @@
+"""The lean HTTP layer that all remote plugins share: pooled sessions, server-sent events, status to error.
+
+A plugin makes one `HttpClient` and calls `post` or `stream` with bytes of `encode_json`. Nothing heavy is imported
+until the first request.
+"""
+
+from __future__ import annotations
+
+from .errors import Classifier, error_from_event, error_from_reply
+from .http import HttpClient
+from .jsonbody import decode_json, decode_object, encode_json
+from .redaction import redact
+from .reply import Reply
+from .retry_after import parse_retry_after
+from .sse import Event, SSEParser
+
+__all__ = [
+    "Classifier",
+    "Event",
+    "HttpClient",
+    "Reply",
+    "SSEParser",
+    "decode_json",
+    "decode_object",
+    "encode_json",
+    "error_from_event",
+    "error_from_reply",
+    "parse_retry_after",
+    "redact",
+]

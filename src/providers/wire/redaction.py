@@ -1,0 +1,50 @@
+"""Keeping keys out of every text that leaves this room."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_SHORTEST = 6  # placeholders for local servers ("none", "EMPTY") are no secrets, and masking them garbles messages
+# Patterns stay texts, because compiling them would cost more than importing this whole room.
+# A word that follows "Basic" or "key:" is a secret if it holds a digit; otherwise it is English.
+_WORD = r"(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
+_SIGN_IN = rf"(?i)\b(bearer|basic)\s+{_WORD}"
+_QUERY = r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|sig|signature|code)=)[^&\s\"'<>]+"
+_FIELD = rf"(?i)(\b(?:api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret)[\"']?\s*[=:]\s*[\"']?){_WORD}"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f]+"
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """Mask secrets in a text.
+
+    Args:
+        text: any text, such as an error message of a server that quotes our request.
+        secrets: keys and passwords as they are sent; those of fewer than 6 characters are left alone.
+
+    Returns:
+        The text with each secret, what follows `Bearer` or `Basic`, and the values of query parameters such as `key=`
+        and of fields such as `"api_key":` replaced by `***`.
+    """
+    for secret in sorted({secret.strip() for secret in secrets}, key=len, reverse=True):
+        if len(secret) >= _SHORTEST:
+            text = text.replace(secret, "***")
+    text = re.sub(_SIGN_IN, r"\1 ***", text)
+    text = re.sub(_QUERY, r"\1***", text)
+    return re.sub(_FIELD, r"\1***", text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Make one line of a text: control characters and runs of blanks become one blank, the end is cut off.
+
+    Args:
+        text: any text; mask its secrets first, so that none is cut in half.
+        limit: most characters to keep, a closing `...` included.
+
+    Returns:
+        At most `limit` characters without a line end or an escape sequence.
+    """
+    line = " ".join(re.sub(_CONTROL, " ", text[: limit * 20]).split())
+    if len(line) <= limit and len(text) <= limit * 20:
+        return line
+    return line[: limit - 3].rstrip() + "..."

@@ -1,0 +1,74 @@
+"""A whole reply, and how the body of one that refuses is read."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from providers.exceptions import LLMProviderResponseError
+
+from .inflate import Inflater
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_LONGEST_REFUSAL = 1 << 20  # bytes that are read of a reply that only says no
+
+
+class Reply:
+    """A whole reply.
+
+    Attributes:
+        status: HTTP status, 200 to 299.
+        headers: the reply's headers; names in any case.
+        body: the body, decompressed; empty in the `Reply` that `stream` hands to `on_reply`.
+    """
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @property
+    def request_id(self) -> str | None:
+        """The backend's id of the request, from `x-request-id` or `request-id`."""
+        return request_id_of(self.headers)
+
+    def __repr__(self) -> str:
+        return f"Reply(status={self.status}, body of {len(self.body)} bytes)"
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """Find the backend's id of a request in its reply's headers, which know names in any case."""
+    return headers.get("x-request-id") or headers.get("request-id") or None
+
+
+async def read_refusal(response: aiohttp.ClientResponse) -> bytes:
+    """Read the body of a reply whose status says no: at most 1 MiB of it, and as much as there is of a damaged one.
+
+    The status is the news, so a body that is cut off or badly compressed is no error of its own.
+    """
+    from aiohttp import ClientError
+
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size < _LONGEST_REFUSAL:
+            piece = await response.content.readany()
+            if not piece:
+                break
+            pieces.append(piece)
+            size += len(piece)
+    except (ClientError, ConnectionError):
+        pass
+    body = b"".join(pieces)
+    encoding = response.headers.get("Content-Encoding")
+    if not encoding:
+        return body
+    try:
+        return Inflater(encoding).feed(body)
+    except (zlib.error, LLMProviderResponseError):
+        return b""

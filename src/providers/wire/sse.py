@@ -1,0 +1,123 @@
+"""The incremental parser of server-sent events: bytes in, whole events out, however the bytes were cut.
+
+Follows the event-stream rules of the HTML standard (https://html.spec.whatwg.org/multipage/server-sent-events.html)
+with one exception, because real servers need it: an event whose closing blank line is missing at the end of the body
+is delivered, not thrown away.
+"""
+
+from __future__ import annotations
+
+Event = tuple[str | None, bytes]
+"""One event: its name (`None` where the stream gave none) and its data, lines joined by a line feed, undecoded."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class SSEParser:
+    """Turn pieces of an event stream into events.
+
+    Work and memory are linear in the size of the stream, whatever the size of the pieces. Data stays bytes, so a cut
+    inside a UTF-8 character is no special case. The fields `id` and `retry`, comments and unknown fields are skipped.
+    """
+
+    __slots__ = ("_data", "_fresh", "_name", "_partial", "_skip_lf")
+
+    def __init__(self) -> None:
+        self._partial: list[bytes] = []  # pieces of a line whose end has not come
+        self._data: list[bytes] = []  # data lines of the event under way
+        self._name: bytes = b""
+        self._skip_lf = False  # the last piece ended in CR: a line feed that follows belongs to it
+        self._fresh = True  # no line was read yet, so a byte order mark may come
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the next piece of the stream.
+
+        Args:
+            chunk: any number of bytes, cut anywhere.
+
+        Returns:
+            The events that this piece completed, in order.
+        """
+        if self._skip_lf and chunk:
+            self._skip_lf = False
+            if chunk[0] == 10:
+                chunk = chunk[1:]
+        returns = b"\r" in chunk
+        cut = chunk.rfind(b"\n") + 1
+        if returns:
+            cut = max(cut, chunk.rfind(b"\r") + 1)
+        if not cut:
+            if chunk:
+                self._partial.append(chunk)
+            return []
+        rest = chunk[cut:]
+        text = chunk[:cut] if rest else chunk
+        if self._partial:
+            # Each byte is joined once: what is joined here ends in a line end, so it never waits again.
+            self._partial.append(text)
+            text = b"".join(self._partial)
+            self._partial.clear()
+        if rest:
+            self._partial.append(rest)
+        if returns:
+            self._skip_lf = text.endswith(b"\r")
+            text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        if self._fresh:
+            self._fresh = False
+            text = text.removeprefix(_BOM)
+        return self._events(text)
+
+    def close(self) -> list[Event]:
+        """Take the end of the stream.
+
+        Returns:
+            The last event, if its closing blank line (or even its line end) was missing; else nothing.
+        """
+        events: list[Event] = []
+        if self._partial:
+            line = b"".join(self._partial)
+            self._partial.clear()
+            self._line(line.removeprefix(_BOM) if self._fresh else line)
+        self._dispatch(events)
+        return events
+
+    def _events(self, text: bytes) -> list[Event]:
+        # `text` is whole lines, ended by line feeds alone. Between two blank lines stands one event, nearly always of
+        # one data line: that case is a slice. All else is read line by line.
+        events: list[Event] = []
+        blocks = text.split(b"\n\n")
+        last = blocks.pop()
+        for block in blocks:
+            if block[:6] == b"data: " and b"\n" not in block and not self._data and not self._name:
+                events.append((None, block[6:]))
+                continue
+            for line in block.split(b"\n"):
+                if line:
+                    self._line(line)
+                else:
+                    self._dispatch(events)
+            self._dispatch(events)
+        if last:
+            for line in last.split(b"\n")[:-1]:
+                if line:
+                    self._line(line)
+                else:
+                    self._dispatch(events)
+        return events
+
+    def _line(self, line: bytes) -> None:
+        if line[:6] == b"data: ":
+            self._data.append(line[6:])
+            return
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            self._data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            self._name = value.removeprefix(b" ")
+
+    def _dispatch(self, events: list[Event]) -> None:
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            events.append((self._name.decode("utf-8", "replace") or None, data))
+            self._data = []
+        self._name = b""
