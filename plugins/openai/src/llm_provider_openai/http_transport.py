@@ -1,0 +1,51 @@
+"""The default transport: this house's own HTTP client. No vendor SDK is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from providers.wire import HttpClient, Reply, decode_object, encode_json
+
+from .errors import classify
+from .settings import VENDOR_URL, OpenAISettings
+from .transport import NAME, Answer, Seen, headers_of, secrets_of
+
+
+class HttpTransport:
+    """Bodies over `providers.wire`.
+
+    Raises:
+        LLMProviderConfigurationError: the address or a header makes no sense.
+    """
+
+    def __init__(self, settings: OpenAISettings) -> None:
+        self._secrets = secrets_of(settings)
+        self._client = HttpClient(
+            settings.base_url or VENDOR_URL,
+            headers=headers_of(settings),
+            provider=NAME,
+            secrets=self._secrets,
+            classify=classify,
+        )
+
+    async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
+        """Send a body and read the whole reply."""
+        reply = await self._client.post(path, encode_json(body), timeout=limit)
+        request_id = reply.request_id
+        data = decode_object(reply.body, provider=NAME, request_id=request_id, secrets=self._secrets)
+        return Answer(data, request_id)
+
+    def stream(
+        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen
+    ) -> AsyncGenerator[tuple[str | None, bytes], None]:
+        """Send a body and give the events of the reply."""
+
+        def on_reply(reply: Reply) -> None:
+            seen(reply.request_id)
+
+        return self._client.stream(path, encode_json(body), timeout=limit, on_reply=on_reply)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()

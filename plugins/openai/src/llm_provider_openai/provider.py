@@ -1,0 +1,233 @@
+"""OpenAI's provider: which interface carries a call, by which transport, and what becomes of its errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from providers.base import LLMProvider
+from providers.capabilities import EmbeddingRequest, Embeddings, TokenCounting
+from providers.exceptions import (
+    LLMProviderAPIError,
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderUnsupportedOperationError,
+    MissingDependencyError,
+)
+from providers.profiles import ProfileTable
+from providers.resilience import retrying
+from providers.types import APIType, EmbeddingResult, LLMConfig, Request, StreamEvent
+from providers.wire import error_from_event
+
+from . import chat, embeddings, responses
+from .chat_stream import ChatStream
+from .common import NAME
+from .errors import classify, hint_at_chat
+from .http_transport import HttpTransport
+from .plan import Plan, needs_chat
+from .responses_stream import ResponsesStream
+from .settings import TRANSPORTS, VENDOR_URL, OpenAISettings
+from .transport import Transport, secrets_of
+
+_CHAT: Final = APIType.CHAT_COMPLETION
+_RESPONSES: Final = APIType.RESPONSES
+_LINGER: Final = 1.0  # seconds that a stream which said its last word may take to end, so that its connection is kept
+
+# Promised options of response caches. They do nothing until a cache is named, and caches come in a later version.
+_CACHE_OPTIONS: Final = frozenset(
+    {
+        *("cache_dir", "cache_collection", "pg_dsn", "redis_url", "redis_ttl_seconds", "compress_pg"),
+        *("qdrant_url", "qdrant_api_key"),
+    }
+)
+
+
+class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
+    """OpenAI, and every server that speaks its dialect.
+
+    Args:
+        config: an `LLMConfig`, or the model's name; where neither it nor `model` names one, `"gpt-5"`.
+        api_key: the key; `OPENAI_API_KEY` where left out. Not needed where `base_url` names another server.
+        base_url: the server's address with its version segment; `OPENAI_BASE_URL` where left out.
+        organization: the organisation that pays; `OPENAI_ORG_ID` where left out.
+        options: fields of `LLMConfig` and of `OpenAISettings`; `model`; and of the response caches that a later version
+            brings, `cache_dir` and the like, which do nothing.
+
+    Raises:
+        MissingCredentialsError: there is no key and the server is the vendor's own.
+        LLMProviderUnsupportedOperationError: `cache_backend` names a response cache.
+        LLMProviderConfigurationError: a value is refused; the message names field and source.
+    """
+
+    name = NAME
+    Settings = OpenAISettings
+    profiles = ProfileTable(Path(__file__).with_name("models.json"))
+    requires: ClassVar[tuple[str, ...]] = ("aiohttp", "orjson")
+    understands: ClassVar[frozenset[str]] = frozenset({"tools", "structured_output", "responses", "content_parts"})
+
+    settings: OpenAISettings
+
+    def __init__(
+        self,
+        config: LLMConfig | str | None = None,
+        api_key: Any = None,
+        base_url: str | None = None,
+        organization: str | None = None,
+        **options: Any,
+    ) -> None:
+        if options.pop("cache_backend", None) is not None:
+            raise LLMProviderUnsupportedOperationError(
+                "response caches are not part of this version: leave cache_backend out", provider=self.name
+            )
+        options = {key: value for key, value in options.items() if key not in _CACHE_OPTIONS}
+        super().__init__(config, api_key=api_key, base_url=base_url, organization=organization, **options)
+        if self.config.model_name is None:
+            self.update_config(model_name=self.profiles.document["direct_default_model"])
+        if self.settings.use_responses_api and self.config.api_type is _CHAT:
+            self.update_config(api_type=_RESPONSES)
+        if self.settings.transport not in TRANSPORTS:
+            source = self.settings.sources.get("transport", "default")
+            raise LLMProviderConfigurationError(
+                f"transport ({source}) must be 'http' or 'sdk', not {self.settings.transport!r}", provider=self.name
+            )
+        host = urlsplit(self.settings.base_url or VENDOR_URL).hostname or ""
+        self._vendor = any(host == own or host.endswith(f".{own}") for own in self.profiles.document["vendor_hosts"])
+        signs_in = {name.lower() for name in self.settings.default_headers or {}} & {"authorization", "api-key"}
+        if self._vendor and not signs_in:
+            self.require("api_key")
+        self._secrets = secrets_of(self.settings)
+        self._plans: dict[str, Plan] = {}
+        # Made here, since it checks the address and the headers; it connects at the first call.
+        self._transport: Transport = HttpTransport(self.settings)
+
+    def open(self) -> None:
+        """Load the vendor's SDK, where it is the transport.
+
+        Raises:
+            MissingDependencyError: it is not installed.
+        """
+        if self.settings.transport == "sdk":
+            try:
+                from .sdk_transport import SdkTransport
+            except ImportError as error:
+                raise MissingDependencyError(
+                    f"transport='sdk' needs the package openai: pip install openai ({error})", provider=self.name
+                ) from error
+            self._transport = SdkTransport(self.settings)
+
+    async def shut(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request through the interface that it names, or that `AUTO` finds right."""
+        api = request.api_type
+        if api is APIType.AUTO:
+            api = self._choose(request)
+        plan = self._plans.get(request.model) or self._plan(request.model)
+        codec: Any = chat if api is _CHAT else responses
+        try:
+            body, meta = codec.encode(request, plan)
+            if not request.stream:
+                reply, request_id = await self._transport.post(codec.PATH, body, request.timeout)
+                if reply.get("error"):
+                    raise self._refusal(reply, request_id)
+                for event in codec.decode(reply, meta, request_id):
+                    yield event
+                return
+            decoder = self._decoder(api, request, meta)
+            feed = decoder.feed
+            pieces = self._transport.stream(codec.PATH, body, request.timeout, decoder.begin)
+            try:
+                async for name, data in pieces:
+                    for event in feed(name, data):
+                        yield event
+                    if decoder.done:
+                        await _see_out(pieces)
+                        break
+            finally:
+                await pieces.aclose()
+            for event in decoder.finish():
+                yield event
+        except LLMProviderError as error:
+            if error.model is None:
+                error.model = request.model
+            if api is _RESPONSES and isinstance(error, LLMProviderAPIError):
+                hint_at_chat(error)
+            raise
+
+    async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """Vectors of all inputs, in their order."""
+        try:
+            reply, request_id = await self._transport.post(embeddings.PATH, embeddings.encode(request), request.timeout)
+            if reply.get("error"):
+                raise self._refusal(reply, request_id)
+            return embeddings.decode(reply, request, request_id)
+        except LLMProviderError as error:
+            error.model = error.model or request.model
+            raise
+
+    async def count_tokens(self, messages: Any, **options: Any) -> int:
+        """How many tokens the messages are as a prompt, counted by the server (`POST /responses/input_tokens`).
+
+        Args:
+            messages: a text, or messages in any spelling.
+            options: as in `execute`, where they change the prompt (`tools`, `system`).
+
+        Raises:
+            LLMProviderNotFoundError: the server cannot count.
+        """
+        request = self._request(messages, None, {**options, "on_unsupported": "drop"}, stream=False)
+        body = responses.encode_count(request, self._plans.get(request.model) or self._plan(request.model))
+        await self._calls.begin()
+        try:
+            reply, request_id = await retrying(
+                request.retry, lambda: self._transport.post(responses.COUNT_PATH, body, request.timeout)
+            )
+        except LLMProviderError as error:
+            error.model = error.model or request.model
+            raise
+        finally:
+            await self._calls.end()
+        if reply.get("error"):
+            raise self._refusal(reply, request_id)
+        return responses.decode_count(reply, request_id)
+
+    def _choose(self, request: Request) -> APIType:
+        """Responses, but Chat Completions for what only it can carry, and for a schema on servers other than the
+        vendor's: they enforce it there, and not all of them do so in Responses (llama.cpp does not)."""
+        if request.previous_response_id is not None:
+            return _RESPONSES
+        chat_only = needs_chat(request) or (request.output is not None and not self._vendor)
+        return _CHAT if chat_only else _RESPONSES
+
+    def _plan(self, model: str) -> Plan:
+        plan = self._plans[model] = Plan.of(self.profiles.get(model), vendor=self._vendor)
+        return plan
+
+    def _refusal(self, payload: Mapping[str, Any], request_id: str | None) -> LLMProviderError:
+        return error_from_event(
+            payload, provider=self.name, secrets=self._secrets, classify=classify, request_id=request_id
+        )
+
+    def _decoder(self, api: APIType, request: Request, meta: dict[str, Any]) -> ChatStream | ResponsesStream:
+        if api is _CHAT:
+            several = request.extras.get("n", 1) != 1
+            return ChatStream(meta, self._refusal, several=several, secrets=self._secrets)
+        return ResponsesStream(meta, self._refusal, secrets=self._secrets)
+
+
+async def _see_out(pieces: AsyncGenerator[tuple[str | None, bytes], None]) -> None:
+    """Read a stream to its end behind its last word, so that its connection serves the next call.
+
+    The answer is there: what goes wrong from here on, or takes long, only costs the connection.
+    """
+    try:
+        async with asyncio.timeout(_LINGER):
+            async for _ in pieces:
+                pass
+    except (LLMProviderError, TimeoutError):
+        pass

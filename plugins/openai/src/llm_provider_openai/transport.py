@@ -1,0 +1,69 @@
+"""What carries a body to the server and its reply back, and the headers that both transports send."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, NamedTuple, Protocol
+
+from .common import NAME
+from .settings import OpenAISettings
+
+Seen = Callable[[str | None], object]
+"""Called once when a stream's reply has begun, with the backend's id of the request."""
+
+
+class Answer(NamedTuple):
+    """A whole reply: its JSON object, and the backend's id of the request."""
+
+    data: dict[str, Any]
+    request_id: str | None
+
+
+class Transport(Protocol):
+    """One of the two ways to the server; both raise errors of `providers.exceptions` only."""
+
+    async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
+        """Send a body and read the whole reply within `limit` seconds."""
+
+    def stream(
+        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen
+    ) -> AsyncGenerator[tuple[str | None, bytes], None]:
+        """Send a body and give name and data of each event; `limit` seconds at most between two of them."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+def headers_of(settings: OpenAISettings) -> dict[str, str]:
+    """The headers of every request; without a key there is no `Authorization`."""
+    headers: dict[str, str] = {}
+    if settings.api_key:
+        headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+    if settings.organization:
+        headers["OpenAI-Organization"] = settings.organization
+    if settings.project:
+        headers["OpenAI-Project"] = settings.project
+    own = settings.default_headers or {}
+    replaced = {name.lower() for name in own}
+    return {**{name: value for name, value in headers.items() if name.lower() not in replaced}, **own}
+
+
+class Hidden(tuple[str, ...]):
+    """Texts that a debugger's dump of an object does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} hidden>"
+
+
+def secrets_of(settings: OpenAISettings) -> Hidden:
+    """What no message may show: the key, and the values of headers that sign in by another name."""
+    found = settings.secrets()
+    for name, value in (settings.default_headers or {}).items():
+        if any(word in name.lower() for word in ("auth", "key", "token", "secret", "cookie")):
+            found += [value, value.partition(" ")[2]]
+    return Hidden(filter(None, found))
+
+
+__all__ = ["NAME", "Answer", "Hidden", "Seen", "Transport", "headers_of", "secrets_of"]
