@@ -1,0 +1,1 @@
+"""The project beside its peers: speed measured as ratios inside one run."""
