@@ -93,9 +93,6 @@ class LLMProvider:
     slow_open: ClassVar[bool] = False
     """Whether `open` takes long (loads a model), so that it must not run on the event loop's thread."""
 
-    client_api_type: ClassVar[APIType] = APIType.AUTO
-    """The interface that the sync `Client` uses where its caller names none."""
-
     settings: ProviderSettings
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:

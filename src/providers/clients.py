@@ -85,7 +85,7 @@ class Client:
             raise LLMProviderConfigurationError(f"inputs must be a list of prompts, not {type(inputs).__name__}")
         batch = Batch(self.provider.name, list(inputs), dict(batch_options or {}))
         bridge.run(batch.answer(self.provider, GenerationConfig.coerce(config), schema))
-        _batches[batch.id] = batch
+        _keep(batch)
         return batch
 
     def get_batch_status(self, batch_id: str) -> dict[str, str]:
@@ -232,6 +232,14 @@ class Batch:
 
 _numbers = itertools.count(1)
 _batches: Final[dict[str, Batch]] = {}
+_MOST_BATCHES: Final = 1000
+"""So many finished batches can be asked for by id; then the oldest is forgotten."""
+
+
+def _keep(batch: Batch) -> None:
+    _batches[batch.id] = batch
+    while len(_batches) > _MOST_BATCHES:
+        _batches.pop(next(iter(_batches)), None)
 
 
 def _client_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from .base import LLMProvider
@@ -144,6 +145,8 @@ class ProviderCache:
         key = (*names, _key_of(options)) if options else names
         found = self._cached.get(key)
         if found is not None and found.is_good():
+            with suppress(KeyError):  # another thread dropped it in this moment
+                self._cached.move_to_end(key)
             return found.provider
         return self._make(key, provider_type, model_name, options)
 

@@ -77,6 +77,8 @@ class _Plugin:
     entry: EntryPoint | None = None
     cls: type[LLMProvider] | None = None
     error: BaseException | None = field(default=None, repr=False)
+    # One for each plugin: while one is being imported, which may take long, all others can be asked for.
+    lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
 
 def normalize_name(name: Any) -> str:
@@ -149,21 +151,24 @@ class PluginManager:
         Raises:
             UnknownProviderError: no plugin has that name.
             PluginError: the plugin is quarantined; what it raised is the cause.
-        MissingDependencyError: the plugin is quarantined because a module that it imports is not there.
+            MissingDependencyError: the plugin is quarantined because a module that it imports is not there.
         """
-        with self._lock:
-            plugin = self.find().get(name)
-            if plugin is None:
-                raise UnknownProviderError(f"no plugin brings a provider named {name!r}", provider=name)
-            if plugin.cls is None and plugin.info.state == "available":
-                self._load(name, plugin)
-            if plugin.cls is None:
-                kind = MissingDependencyError if isinstance(plugin.error, ModuleNotFoundError) else PluginError
-                why = f"the provider {name!r} cannot be used: {plugin.info.reason}"
-                raise kind(why, provider=name) from plugin.error
-            return plugin.cls
+        plugin = self.find().get(name)
+        if plugin is None:
+            raise UnknownProviderError(f"no plugin brings a provider named {name!r}", provider=name)
+        self._load(name, plugin)
+        if plugin.cls is None:
+            kind = MissingDependencyError if isinstance(plugin.error, ModuleNotFoundError) else PluginError
+            why = f"the provider {name!r} cannot be used: {plugin.info.reason}"
+            raise kind(why, provider=name) from plugin.error
+        return plugin.cls
 
     def _load(self, name: str, plugin: _Plugin) -> None:
+        with plugin.lock:
+            if plugin.cls is None and plugin.info.state == "available":
+                self._load_now(name, plugin)
+
+    def _load_now(self, name: str, plugin: _Plugin) -> None:
         assert plugin.entry is not None
         try:
             plugin.cls = named(self._class_of(name, plugin.entry.load()), name)
@@ -181,6 +186,10 @@ class PluginManager:
     def _class_of(self, name: str, target: Any) -> type[LLMProvider]:
         if isinstance(target, type):
             return check_provider_class(name, target)
+        with self._lock:
+            return self._class_by_hook(name, target)
+
+    def _class_by_hook(self, name: str, target: Any) -> type[LLMProvider]:
         if target not in self._hooks.get_plugins():
             self._hooks.register(target)
             self._hooks.check_pending()
@@ -204,19 +213,18 @@ class PluginManager:
         Args:
             check: load each plugin that was not loaded yet, and look whether the packages that it needs are installed.
         """
-        with self._lock:
-            found = {}
-            for name, plugin in sorted(self.find().items()):
-                if check and plugin.cls is None and plugin.info.state == "available":
-                    self._load(name, plugin)
-                info = plugin.info
-                if check and plugin.cls is not None:
-                    missing = missing_packages(plugin.cls)
-                    if missing:
-                        reason = f"needs the package {', '.join(missing)}, which is not installed"
-                        info = ProviderInfo(name, "quarantined", info.distribution, info.version, reason)
-                found[name] = info
-            return found
+        found = {}
+        for name, plugin in sorted(self.find().items()):
+            if check:
+                self._load(name, plugin)
+            info = plugin.info
+            if check and plugin.cls is not None:
+                missing = missing_packages(plugin.cls)
+                if missing:
+                    reason = f"needs the package {', '.join(missing)}, which is not installed"
+                    info = ProviderInfo(name, "quarantined", info.distribution, info.version, reason)
+            found[name] = info
+        return found
 
     def lent(self, name: str) -> Any:
         """What a plugin lends to the front door under a name.

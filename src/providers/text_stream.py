@@ -28,8 +28,9 @@ class TextStream(AsyncIterator[str]):
     Iterating it streams. Awaiting it gives the whole `LLMResponse`: where nothing was read yet and the mode leaves the
     choice (`StreamMode.AUTO`), through a plain call that does not stream; otherwise by reading the rest.
 
-    Nothing is sent before the first piece is asked for. Leaving the loop early, `aclose()` or `async with` end the call
-    on the wire at once.
+    Nothing is sent before the first piece is asked for. `aclose()`, the end of `async with`, cancelling the task, or
+    dropping the stream (leaving the loop when nothing else holds it) ends the call on the wire at once. While something
+    holds it, a loop that was left may be taken up again.
 
     """
 

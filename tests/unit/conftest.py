@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,8 +42,18 @@ def house(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def third_party(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The environment's packages without our own, so that no plugin is installed but those that a test installs."""
+    folder = tmp_path_factory.mktemp("third-party")
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if not entry.name.startswith(("llm_provider", "_llm_provider", "__editable__")) and entry.suffix != ".pth":
+            (folder / entry.name).symlink_to(entry)
+    return folder
+
+
 @pytest.fixture
-def python(tmp_path: Path) -> Run:
+def python(tmp_path: Path, third_party: Path) -> Run:
     """Runs a program in a fresh interpreter that warns of everything, and gives what it said."""
 
     def run(code: str, *args: str, path: list[Path] | None = None, cwd: Path | None = None, **env: str) -> Any:
@@ -53,8 +64,9 @@ def python(tmp_path: Path) -> Run:
             if not key.startswith((*_HOUSE, "PYTEST_", "COV_")) and not key.endswith("_API_KEY")
         }
         found = subprocess.run(
-            [sys.executable, "-W", "error", "-X", "utf8", *args, "-c", textwrap.dedent(code)],
-            env={**inherited, "PYTHONPATH": os.pathsep.join(map(str, folders)), **env},
+            # -S: the environment's own packages are not looked for; `third_party` stands in their place.
+            [sys.executable, "-S", "-W", "error", "-X", "utf8", *args, "-c", textwrap.dedent(code)],
+            env={**inherited, "PYTHONPATH": os.pathsep.join(map(str, [*folders, third_party])), **env},
             cwd=cwd or tmp_path,
             capture_output=True,
             text=True,

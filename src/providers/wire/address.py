@@ -11,6 +11,7 @@ from providers.exceptions import LLMProviderConfigurationError
 _REPEATED_VERSION = r"/(v\d[\w.-]*)/\1(?:/|$)"
 _HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _HEADER_VALUE = r"[\t -~]*"
+_HOST = r"(?:[^.%@\\]{1,63}\.)*[^.%@\\]{1,63}\.?"
 _PATH = r"[!-~]*"
 
 
@@ -68,6 +69,8 @@ def check_base_url(base_url: object, *, provider: str) -> Address:
         raise refuse(f"{shown!r} has to start with http:// or https://")
     if not parts.hostname:
         raise refuse(f"{shown!r} names no host")
+    if ":" not in parts.hostname and not re.fullmatch(_HOST, parts.hostname):
+        raise refuse(f"{shown!r} has a host that no name service can know")
     if "?" in text or "#" in text:
         raise refuse(f"{shown!r} must not have a query or a fragment")
     if parts.username is not None or parts.password is not None:

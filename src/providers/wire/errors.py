@@ -191,7 +191,10 @@ def _build(
     told: _Told, status: int | None, *, secrets: Iterable[str], classify: Classifier | None, **carried: Any
 ) -> LLMProviderError:
     code = told.codes[0] if told.codes else told.type
-    message = shorten(redact(told.message, secrets), _LONGEST_MESSAGE) or "an error without a readable message"
+    message = (
+        shorten(redact(told.message[: 20 * _LONGEST_MESSAGE], secrets), _LONGEST_MESSAGE)
+        or "an error without a readable message"
+    )
     chosen = classify(status, code, told.type, told.message) if classify is not None else None
     if chosen is None:
         chosen = _class_of(status, told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Iterable
 
@@ -63,7 +62,7 @@ def failure(
         error.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), url)
         error.args = ()
     detail = shorten(redact(str(error) or type(error).__name__, secrets), 300)
-    known = (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, zlib.error, EOFError)
+    known = (aiohttp.ClientError, OSError, UnicodeError, zlib.error)
     if not isinstance(error, known):
         return None
     if call.response is not None:
@@ -77,7 +76,7 @@ def failure(
             provider=provider,
             retryable=False,
         )
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, (aiohttp.InvalidURL, UnicodeError)):
         return LLMProviderConfigurationError(f"{address} is not an address: {detail}", provider=provider)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return LLMProviderConnectionError(

@@ -26,6 +26,7 @@ def made(base_url: Any, **options: Any) -> HttpClient:
         ("  http://host:8080 \n", "http://host:8080"),
         ("HTTP://Host:80/", "http://Host:80"),
         ("http://[::1]:8000/v1", "http://[::1]:8000/v1"),
+        ("http://my_server.local.:1/", "http://my_server.local.:1"),
         ("https://host/v1/v2/v1x", "https://host/v1/v2/v1x"),
         ("https://bücher.example/v1", "https://bücher.example/v1"),
         ("https://host/openai%20x/v1", "https://host/openai%20x/v1"),
@@ -66,6 +67,10 @@ def test_good_addresses(given: str, used: str) -> None:
         ("https://host:99999/v1", "port"),
         ("https://host:0/v1", "port 0"),
         ("https://[::1/v1", "brackets"),
+        ("https://" + "a" * 64 + ".example/v1", "name service"),
+        ("https://a..b/v1", "name service"),
+        ("https://.a/v1", "name service"),
+        ("https://ho%20st/v1", "name service"),
     ],
 )
 def test_bad_addresses_are_refused_without_network(given: Any, said: str) -> None:

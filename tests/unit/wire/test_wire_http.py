@@ -271,6 +271,16 @@ async def test_nobody_listens(serve: Any) -> None:
     with pytest.raises(e.LLMProviderConnectionError) as caught:
         await ask(server)
     assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer of the name service stands in for one, so that no test asks a real one."""
+    import socket
+
+    def unknown(*args: Any, **options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
     client = HttpClient("http://no-such-host.invalid", headers={}, provider="test", proxy="")
     with pytest.raises(e.LLMProviderConnectionError, match=r"no-such-host\.invalid"):
         await client.post("/ask", b"", timeout=20)
