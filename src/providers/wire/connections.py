@@ -7,6 +7,7 @@ and in `LoopSession`; the tests of this room pin each of them.
 from __future__ import annotations
 
 from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
 
 _PROBE = 60  # seconds of silence before the kernel probes a connection that a router may have dropped
+
+_READ = 64 * 1024
+"""Bytes that one read of a socket may take. asyncio's own 256 KiB are above the size from which the C library asks the
+system for memory, and gives it back, at each read: up to 20 us of them."""
+
+_RIGHT_BEHIND = 1.0  # seconds; servers that keep connections at all keep them for longer
 
 _types: tuple[type[aiohttp.ClientResponse], type[ResponseHandler]] | None = None
 
@@ -65,6 +72,22 @@ def make_socket(info: tuple[Any, ...]) -> socket.socket:
     return sock
 
 
+def watch(transport: Any) -> Any:
+    """Something to ask whether the other side has closed a connection, or `None` where the system cannot tell.
+
+    Some servers close a connection right behind a reply without saying so before. The loop learns of it a turn later,
+    which is too late for a call that follows at once.
+    """
+    import select
+
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(select, "POLLRDHUP"):
+        return None
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLRDHUP)
+    return poll
+
+
 def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
     """Give the classes of replies and protocols that our sessions use, made when aiohttp is first needed."""
     global _types
@@ -75,10 +98,19 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
         class CutResponse(aiohttp.ClientResponse):
             """A reply whose connection is cut at once where waiting for its head fails or is cancelled."""
 
+            protocol: Any = None  # kept: the connection itself is let go as soon as the body has come
+
             async def start(self, connection: Any) -> aiohttp.ClientResponse:
+                protocol = self.protocol = connection.protocol
+                if self.request_info.headers.get("Connection") == "close":
+                    protocol.force_close()  # whatever the server says of it
                 try:
                     return await super().start(connection)
-                except BaseException:
+                except BaseException as error:
+                    if protocol.used and isinstance(error, (aiohttp.ClientError, OSError)):
+                        # The server was about to close it: nothing is wrong with the server, so nobody has to wait.
+                        error.lost_idle = True  # type: ignore[union-attr]
+                        protocol.left()
                     transport = connection.transport
                     if transport is not None:
                         transport.abort()
@@ -90,6 +122,33 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
             aiohttp forgets to in two cases: after broken chunks (its fast parser only closes the connection, and the
             reader waits for ever), and after a reset of a reply that ends with its connection (which then looks whole).
             """
+
+            # Whether a call has gone over this connection before.
+            used = False
+            # Who last read a stream from it and when the stream ended, until the next call takes the connection.
+            streamed: tuple[Any, float] | None = None
+            _before: tuple[Any, float] | None = None
+            _watch: Any = None
+
+            def connection_made(self, transport: Any) -> None:
+                if hasattr(transport, "max_size"):
+                    transport.max_size = _READ
+                self._watch = watch(transport)
+                super().connection_made(transport)
+
+            def is_connected(self) -> bool:
+                # Asked before an idle connection is used again.
+                self.used = True
+                self._before, self.streamed = self.streamed, None
+                if super().is_connected() and not (self._watch is not None and self._watch.poll(0)):
+                    return True
+                self.left()
+                return False
+
+            def left(self) -> None:
+                """The server closed the connection: where that was right behind a stream, it may do so always."""
+                if self._before is not None and perf_counter() - self._before[1] < _RIGHT_BEHIND:
+                    self._before[0].distrust()
 
             def set_exception(self, exc: BaseException, *cause: Any) -> None:
                 self._tell(exc)

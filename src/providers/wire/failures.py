@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from providers.exceptions import (
     LLMProviderConfigurationError,
@@ -17,6 +18,10 @@ from providers.exceptions import (
 
 from .pool import Call
 from .redaction import redact, shorten
+from .reply import request_id_of
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 def failure(
@@ -92,5 +97,21 @@ def failure(
     if isinstance(error, aiohttp.ClientConnectorError):
         return LLMProviderConnectionError(f"no connection to {address}: {detail}", provider=provider)
     return LLMProviderConnectionError(
-        f"the connection to {address} broke before the reply: {detail}", provider=provider
+        f"the connection to {address} broke before the reply: {detail}",
+        provider=provider,
+        retry_after=0.0 if getattr(error, "lost_idle", False) else None,
+    )
+
+
+def not_a_stream(
+    response: aiohttp.ClientResponse, kind: str, start: bytes, provider: str, address: str, secrets: Iterable[str]
+) -> LLMProviderResponseError:
+    """The error for a reply of another type than an event stream, quoting how it starts."""
+    quoted = shorten(redact(start.decode("utf-8", "replace"), secrets), 200)
+    return LLMProviderResponseError(
+        f"{address} answered with {kind or 'an unnamed type'} where an event stream was expected"
+        + (f"; it starts with {quoted!r}" if quoted else ""),
+        provider=provider,
+        status_code=response.status,
+        request_id=request_id_of(response.headers),
     )

@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from providers.exceptions import (
     LLMProviderConfigurationError,
-    LLMProviderResponseError,
     ProviderClosedError,
 )
 
 from .address import check_base_url, check_headers, check_path
 from .errors import Classifier, error_from_reply
-from .failures import failure
+from .failures import failure, not_a_stream
 from .inflate import Inflater
 from .options import EVENTS, JSON, request_options, sign_in_secrets
 from .pool import GRACE, Call, LoopSession, join
-from .redaction import redact, shorten
 from .reply import Reply, read_refusal, request_id_of
 from .sse import Event, SSEParser
 
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("providers.wire")
 _ONE_PIECE = 1 << 20  # bytes
+_DISTRUST = 300.0  # seconds
 _MOST_PATHS = 64  # paths with an id in them must not fill the memory
 
 
@@ -75,6 +74,8 @@ class HttpClient:
         self._ca_file = ca_file
         self._classify = classify
         self._closed = False
+        # Until then no connection is kept behind a stream, because the server was seen to close one there.
+        self._distrusted_until = 0.0
         self._pools: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._urls: dict[str, URL] = {}
         self._options: dict[str, dict[str, Any]] = {}  # aiohttp's, for each kind of request; made at the first one
@@ -200,6 +201,8 @@ class HttpClient:
             LLMProviderResponseError: a reply that is neither an event stream nor JSON, such as a web page.
             LLMProviderError: all that `request` raises.
         """
+        if self._distrusted_until and perf_counter() < self._distrusted_until:
+            headers = {**(headers or {}), "Connection": "close"}
         pool, url, options = self._prepare(path, timeout, headers, "stream")
         began = perf_counter()
         call = pool.start(self)
@@ -251,16 +254,22 @@ class HttpClient:
                     break
                 if kind not in (EVENTS, JSON):
                     break
+            response.protocol.streamed = (self, perf_counter())  # type: ignore[attr-defined]
             if parser is not None:
                 for event in parser.close():
                     yield event
             elif kind == JSON:
                 yield None, b"".join(pieces)
             else:
-                raise self._not_a_stream(response, kind, pieces)
+                start = b"".join(pieces)[:4000]
+                raise not_a_stream(response, kind, start, self.provider, self._address.url, self._secrets)
         finally:
             pool.calls.discard(call)
             call.hang_up()
+
+    def distrust(self) -> None:
+        """The server closed a connection behind a stream: for some minutes keep none there."""
+        self._distrusted_until = perf_counter() + _DISTRUST
 
     async def close(self) -> None:
         """Close the client's connections in every loop; calls under way end with `ProviderClosedError`.
@@ -367,16 +376,6 @@ class HttpClient:
             provider=self.provider,
             secrets=self._secrets,
             classify=self._classify,
-        )
-
-    def _not_a_stream(self, response: aiohttp.ClientResponse, kind: str, pieces: list[bytes]) -> Exception:
-        start = shorten(redact(b"".join(pieces)[:4000].decode("utf-8", "replace"), self._secrets), 200)
-        return LLMProviderResponseError(
-            f"{self._address.url} answered with {kind or 'an unnamed type'} where an event stream was expected"
-            + (f"; it starts with {start!r}" if start else ""),
-            provider=self.provider,
-            status_code=response.status,
-            request_id=request_id_of(response.headers),
         )
 
     def _report(self, method: str, path: str, response: aiohttp.ClientResponse, began: float) -> None:

@@ -471,3 +471,28 @@ async def test_a_stream_may_change_its_task(serve: Any) -> None:
     with pytest.raises(e.LLMProviderTimeoutError):
         await asyncio.create_task(anext(stream))
     await client.close()
+
+
+async def test_a_server_that_leaves_behind_each_stream_is_found_out() -> None:
+    """It closes without a word, some time after the last piece: that costs one call at most, which need not wait."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + b"b\r\ndata: one\n\n\r\n0\r\n\r\n")
+        await asyncio.sleep(0.002)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", headers={}, provider="test")
+    failures = []
+    for _ in range(20):
+        try:
+            assert [data async for _, data in client.stream("/s", b"{}", timeout=5)] == [b"one"]
+        except e.LLMProviderConnectionError as error:
+            failures.append(error.retry_after)
+    assert failures in ([], [0.0])
+    assert client._distrusted_until
+    await client.close()
+    server.close()
+    await server.wait_closed()
