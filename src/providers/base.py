@@ -21,19 +21,16 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
 from typing import Any, ClassVar, Final, Self, cast
 
 from .calls import Calls
 from .exceptions import (
-    LLMProviderConfigurationError,
     LLMProviderError,
     LLMProviderUnsupportedOperationError,
     MissingCredentialsError,
-    ProviderClosedError,
     UnknownOptionError,
 )
-from .failures import error_data, failed
+from .failures import MISTAKES, failed
 from .layers import retry
 from .pipeline import Layer, compose
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
@@ -47,7 +44,6 @@ from .types import (
     LLMResponse,
     Request,
     StreamEvent,
-    StreamEventType,
     StreamMode,
 )
 from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, parse_enum, unknown_option
@@ -190,28 +186,26 @@ class LLMProvider:
         """
         try:
             return await self._calls.answer(self._request(messages, None, {"tools": tools, **options}, stream=False))
-        except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
+        except MISTAKES:
             raise
         except LLMProviderError as error:
             return failed(error, self.name, self.config.model_name)
 
-    async def stream(self, messages: Any, tools: Any = None, **options: Any) -> AsyncGenerator[StreamEvent, None]:
+    def stream(self, messages: Any, tools: Any = None, **options: Any) -> AsyncGenerator[StreamEvent, None]:
         """Answer messages as events; the last one is DONE with the whole answer, or ERROR with what went wrong.
 
         Args:
             messages: a text, a dict, a `Message`, or a list of these.
             tools: tools in any spelling.
             options: as in `execute`.
+
+        Returns:
+            An asynchronous generator; nothing is sent before its first event is asked for; closing it ends the call.
+
+        Raises:
+            LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
         """
-        request = self._request(messages, None, {"tools": tools, **options}, stream=True)
-        try:
-            async with aclosing(self._calls.events(request)) as events:
-                async for event in events:
-                    yield event
-        except (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError):
-            raise
-        except LLMProviderError as error:
-            yield StreamEvent(StreamEventType.ERROR, error_data(error))
+        return self._calls.events(self._request(messages, None, {"tools": tools, **options}, stream=True))
 
     async def embed(
         self, inputs: str | list[str], encoding_format: str = "float", dimensions: int | None = None, **options: Any

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any, Final, cast
 
 from .exceptions import LLMProviderError, ProviderClosedError
+from .failures import MISTAKES, error_data
 from .pipeline import Assembler, Handler, attach
 from .text_stream import Outcome
 from .types import LLMResponse, Request, StreamEvent, StreamEventType
@@ -92,7 +93,11 @@ class Calls:
             await self.end()
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
-        """The answer's events, with DONE and the whole answer at the end."""
+        """The answer's events, with DONE and the whole answer at the end; or ERROR, where the backend failed.
+
+        Raises:
+            LLMProviderError: of a class in `failures.MISTAKES`: no failure of the backend.
+        """
         await self.begin()
         assembler = Assembler(request, self._provider)
         feed, push = assembler.feed, assembler.push
@@ -108,9 +113,11 @@ class Calls:
             for shown in assembler.flush():
                 yield shown
             yield StreamEvent(StreamEventType.DONE, assembler.response())
+        except MISTAKES:
+            raise
         except LLMProviderError as error:
             attach(error, assembler)
-            raise
+            yield StreamEvent(StreamEventType.ERROR, error_data(error))
         finally:
             await self.end()
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from .exceptions import LLMProviderError
+from .exceptions import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    LLMProviderUnsupportedOperationError,
+    ProviderClosedError,
+)
 from .types import LLMResponse
+
+MISTAKES: Final = (LLMProviderConfigurationError, LLMProviderUnsupportedOperationError, ProviderClosedError)
+"""What is raised also by the verbs that report failures as values: the caller's own mistakes."""
 
 
 def error_status(error: LLMProviderError) -> int:

@@ -194,19 +194,18 @@ class Assembler:
     def _parse(self, response: LLMResponse) -> None:
         output = self._request.output
         assert output is not None
-        names: dict[str, Any] = {"provider": self.provider_type, "model": response.model, "response": response}
-        if response.finish_reason == "length":
-            raise OutputTruncatedError(
-                "the answer was cut off at the token limit, so it was not parsed; raise max_tokens", **names
-            )
-        if response.finish_reason == "content_filter":
-            raise LLMProviderContentFilterError("the backend's content filter stopped the answer", **names)
-        refusal = response.metadata.get("refusal")
-        if refusal and not response.content:
-            raise StructuredOutputError(f"the model refused: {refusal}", **names)
+        reason = response.finish_reason
         try:
+            if reason == "length":
+                raise OutputTruncatedError(
+                    "the answer was cut off at the token limit, so it was not parsed; raise max_tokens"
+                )
+            if reason == "content_filter":
+                raise LLMProviderContentFilterError("the backend's content filter stopped the answer")
+            if not response.content and response.metadata.get("refusal"):
+                raise StructuredOutputError(f"the model refused: {response.metadata['refusal']}")
             response.parsed = output.parse(response.content)
-        except StructuredOutputError as error:
+        except LLMProviderError as error:
             error.provider, error.model, error.response = self.provider_type, response.model, response
             raise
 

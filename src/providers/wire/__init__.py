@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from .errors import Classifier, error_from_event, error_from_reply
 from .http import HttpClient
-from .jsonbody import decode_json, decode_object, encode_json
+from .jsonbody import Checked, decode_json, decode_object, encode_json
 from .redaction import redact
 from .reply import Reply
 from .retry_after import parse_retry_after
 from .sse import Event, SSEParser
 
 __all__ = [
+    "Checked",
     "Classifier",
     "Event",
     "HttpClient",

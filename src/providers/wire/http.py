@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("providers.wire")
 _ONE_PIECE = 1 << 20  # bytes
 _DISTRUST = 300.0  # seconds
+_LINGER = 1.0  # seconds that a stream may take to end behind its last word
 _MOST_PATHS = 64  # paths with an id in them must not fill the memory
 
 
@@ -176,11 +177,11 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         method: str = "POST",
         on_reply: Callable[[Reply], object] | None = None,
+        said_all: Callable[[], bool] | None = None,
     ) -> AsyncGenerator[Event, None]:
         """Send a body and give out the events of the reply as they come.
 
-        Read to the end, even behind a `[DONE]`: then the connection serves the next call. A generator that is closed,
-        cancelled or dropped earlier cuts its connection at once.
+        Read to the end, the connection serves the next call; closed or dropped earlier, it is cut at once.
 
         Args:
             path: below `base_url`, percent-encoded; may have a query.
@@ -190,6 +191,7 @@ class HttpClient:
             headers: for this request alone; they win over the client's.
             method: the HTTP method.
             on_reply: called once with the reply's status and headers, before the first event.
+            said_all: whether the last word (`[DONE]`) was given out; then the stream has a second to end, however.
 
         Yields:
             Name and data of each server-sent event. A server that answers with one JSON document instead gives one
@@ -201,7 +203,7 @@ class HttpClient:
             LLMProviderResponseError: a reply that is neither an event stream nor JSON, such as a web page.
             LLMProviderError: all that `request` raises.
         """
-        if self._distrusted_until and perf_counter() < self._distrusted_until:
+        if perf_counter() < self._distrusted_until:
             headers = {**(headers or {}), "Connection": "close"}
         pool, url, options = self._prepare(path, timeout, headers, "stream")
         began = perf_counter()
@@ -233,7 +235,8 @@ class HttpClient:
             while True:
                 if call.why is not None:
                     raise ProviderClosedError("the provider was closed during this stream", provider=self.provider)
-                pool.wait(call, timeout)
+                over = said_all is not None and said_all()
+                pool.wait(call, _LINGER if over else timeout)
                 try:
                     chunk = await content.readany()
                     last = not chunk
@@ -243,6 +246,8 @@ class HttpClient:
                     ours = self._failure(error, call, timeout)
                     if ours is None:
                         raise
+                    if over:
+                        return
                     raise ours from error
                 pool.rest(call)
                 if parser is not None:
@@ -250,9 +255,7 @@ class HttpClient:
                         yield event
                 else:
                     pieces.append(chunk)
-                if last:
-                    break
-                if kind not in (EVENTS, JSON):
+                if last or kind not in (EVENTS, JSON):
                     break
             response.protocol.streamed = (self, perf_counter())  # type: ignore[attr-defined]
             if parser is not None:

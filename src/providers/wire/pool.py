@@ -84,6 +84,7 @@ class LoopSession:
         self.clients: WeakSet[Any] = WeakSet()
         self.calls: set[Call] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: WeakSet[socket.socket] = WeakSet()
         response_class, handler = our_types()
@@ -141,19 +142,22 @@ class LoopSession:
             call.cancelling = task.cancelling()
         if timeout is not None:
             deadline = call.deadline = self.loop.time() + timeout
-            timer = self._timer
-            if timer is None or deadline < timer.when():
-                if timer is not None:
-                    timer.cancel()
-                self._timer = self.loop.call_at(deadline, self._look)
+            if deadline < self._timer_at:
+                if self._timer is not None:
+                    self._timer.cancel()
+                self._look_at(deadline)
 
     def rest(self, call: Call) -> None:
         """Nobody waits for the call: the consumer of its stream is at work."""
         call.task = None
         call.deadline = _NEVER
 
+    def _look_at(self, when: float) -> None:
+        self._timer = self.loop.call_at(when, self._look)
+        self._timer_at = when
+
     def _look(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, _NEVER
         now = self.loop.time()
         nearest = _NEVER
         for call in tuple(self.calls):
@@ -164,7 +168,7 @@ class LoopSession:
                 nearest = call.deadline
         if nearest < _NEVER:
             # Thousands of calls that began one after another must not mean thousands of looks.
-            self._timer = self.loop.call_at(max(nearest, now + 0.01), self._look)
+            self._look_at(max(nearest, now + 0.01))
 
     async def release(self, client: object | None) -> None:
         """Let go of a client (`None`: of all), inside the loop: its calls end, and with the last client the session."""
@@ -234,7 +238,7 @@ class LoopSession:
         self.calls.clear()
         if self._timer is not None and idle:
             self._timer.cancel()
-        self._timer = None
+        self._timer, self._timer_at = None, _NEVER
         connector = self._connector
         connector._conns.clear()
         connector._acquired.clear()

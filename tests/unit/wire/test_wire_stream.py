@@ -482,7 +482,10 @@ async def test_a_server_that_leaves_behind_each_stream_is_found_out() -> None:
         writer.write(head + b"b\r\ndata: one\n\n\r\n0\r\n\r\n")
         await asyncio.sleep(0.002)
         writer.close()
+        await writer.wait_closed()
+        left.append(writer)
 
+    left: list[Any] = []
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     client = HttpClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", headers={}, provider="test")
     failures = []
@@ -496,3 +499,6 @@ async def test_a_server_that_leaves_behind_each_stream_is_found_out() -> None:
     await client.close()
     server.close()
     await server.wait_closed()
+    for _ in range(100):
+        if len(left) < 20:
+            await asyncio.sleep(0.01)

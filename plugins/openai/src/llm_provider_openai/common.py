@@ -124,7 +124,11 @@ def usage_of(data: Any) -> Usage | None:
         return None
     read = data.get("prompt_tokens", data.get("input_tokens"))
     written = data.get("completion_tokens", data.get("output_tokens"))
-    usage = Usage(token_count(read), token_count(written), token_count(data.get("total_tokens")))
+    total = data.get("total_tokens")
+    if type(read) is type(written) is type(total) is int and read >= 0 <= written and total >= 0:
+        usage = Usage(read, written, total)
+    else:
+        usage = Usage(token_count(read), token_count(written), token_count(total))
     details = data.get("prompt_tokens_details") or data.get("input_tokens_details")
     if isinstance(details, dict):
         usage.input_tokens_cached = token_count(details.get("cached_tokens"))

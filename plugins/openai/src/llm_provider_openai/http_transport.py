@@ -9,7 +9,7 @@ from providers.wire import HttpClient, Reply, decode_object, encode_json
 
 from .errors import classify
 from .settings import VENDOR_URL, OpenAISettings
-from .transport import NAME, Answer, Seen, headers_of, secrets_of
+from .transport import NAME, Answer, SaidAll, Seen, headers_of, secrets_of
 
 
 class HttpTransport:
@@ -37,14 +37,14 @@ class HttpTransport:
         return Answer(data, request_id)
 
     def stream(
-        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen
+        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen, said_all: SaidAll
     ) -> AsyncGenerator[tuple[str | None, bytes], None]:
         """Send a body and give the events of the reply."""
 
         def on_reply(reply: Reply) -> None:
             seen(reply.request_id)
 
-        return self._client.stream(path, encode_json(body), timeout=limit, on_reply=on_reply)
+        return self._client.stream(path, encode_json(body), timeout=limit, on_reply=on_reply, said_all=said_all)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
@@ -34,7 +33,6 @@ from .transport import Transport, secrets_of
 
 _CHAT: Final = APIType.CHAT_COMPLETION
 _RESPONSES: Final = APIType.RESPONSES
-_LINGER: Final = 1.0  # seconds that a stream which said its last word may take to end, so that its connection is kept
 
 # Promised options of response caches. They do nothing until a cache is named, and caches come in a later version.
 _CACHE_OPTIONS: Final = frozenset(
@@ -140,14 +138,13 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
                 return
             decoder = self._decoder(api, request, meta)
             feed = decoder.feed
-            pieces = self._transport.stream(codec.PATH, body, request.timeout, decoder.begin)
+            pieces = self._transport.stream(codec.PATH, body, request.timeout, decoder.begin, lambda: decoder.done)
             try:
                 async for name, data in pieces:
+                    if decoder.done:
+                        continue
                     for event in feed(name, data):
                         yield event
-                    if decoder.done:
-                        await _see_out(pieces)
-                        break
             finally:
                 await pieces.aclose()
             for event in decoder.finish():
@@ -218,16 +215,3 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             several = request.extras.get("n", 1) != 1
             return ChatStream(meta, self._refusal, several=several, secrets=self._secrets)
         return ResponsesStream(meta, self._refusal, secrets=self._secrets)
-
-
-async def _see_out(pieces: AsyncGenerator[tuple[str | None, bytes], None]) -> None:
-    """Read a stream to its end behind its last word, so that its connection serves the next call.
-
-    The answer is there: what goes wrong from here on, or takes long, only costs the connection.
-    """
-    try:
-        async with asyncio.timeout(_LINGER):
-            async for _ in pieces:
-                pass
-    except (LLMProviderError, TimeoutError):
-        pass

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from providers.types import StructuredOutput
+from providers.wire import Checked
 
 # Source: developers.openai.com/api/docs/guides/structured-outputs, "Supported schemas", as of November 2026.
 _FORMATS: Final = frozenset(
@@ -64,9 +65,8 @@ def compile_output(output: StructuredOutput) -> WireSchema:
             strict = False
             notes = [f"sent without strict: {error}"]
     named = {"name": output.wire_name, "schema": schema, "strict": strict}
-    return WireSchema(
-        {"type": "json_schema", "json_schema": named}, {"type": "json_schema", **named}, tuple(dict.fromkeys(notes))
-    )
+    chat = Checked({"type": "json_schema", "json_schema": named})
+    return WireSchema(chat, Checked({"type": "json_schema", **named}), tuple(dict.fromkeys(notes)))
 
 
 class _Compiler:

@@ -27,7 +27,7 @@ from providers.wire import Reply, SSEParser, decode_object, encode_json, error_f
 
 from .errors import classify
 from .settings import VENDOR_URL, OpenAISettings
-from .transport import NAME, Answer, Seen, headers_of, secrets_of
+from .transport import NAME, Answer, SaidAll, Seen, headers_of, secrets_of
 
 # The SDK's HTTP library changed its name with major 3; with it both may be installed.
 if int(openai.VERSION.partition(".")[0]) >= 3:
@@ -37,6 +37,7 @@ else:
 
 _CONNECT: Final = 30.0  # seconds until an address that does not even accept a connection is given up
 _GRACE: Final = 1.0  # seconds that closing waits for clients of loops in other threads
+_LINGER: Final = 1.0  # seconds that a stream may take to end behind its last word
 _EVENTS: Final = "text/event-stream"
 
 
@@ -67,7 +68,7 @@ class SdkTransport:
         return Answer(data, request_id)
 
     async def stream(
-        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen
+        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen, said_all: SaidAll
     ) -> AsyncGenerator[tuple[str | None, bytes], None]:
         """Send a body and give the events of the reply."""
         client = self._client()
@@ -94,9 +95,15 @@ class SdkTransport:
             pieces: list[bytes] = []
             chunks = response.aiter_bytes()
             while True:
-                with self._translating(limit, request_id, begun=True):
-                    async with asyncio.timeout(limit):
-                        chunk = await anext(chunks, b"")
+                over = said_all()
+                try:
+                    with self._translating(limit, request_id, begun=True):
+                        async with asyncio.timeout(_LINGER if over else limit):
+                            chunk = await anext(chunks, b"")
+                except LLMProviderError:
+                    if over:
+                        return
+                    raise
                 if not chunk:
                     break
                 if parser is None:

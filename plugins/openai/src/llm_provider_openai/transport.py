@@ -12,6 +12,10 @@ Seen = Callable[[str | None], object]
 """Called once when a stream's reply has begun, with the backend's id of the request."""
 
 
+SaidAll = Callable[[], bool]
+"""Whether a stream's last word has come."""
+
+
 class Answer(NamedTuple):
     """A whole reply: its JSON object, and the backend's id of the request."""
 
@@ -26,9 +30,13 @@ class Transport(Protocol):
         """Send a body and read the whole reply within `limit` seconds."""
 
     def stream(
-        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen
+        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen, said_all: SaidAll
     ) -> AsyncGenerator[tuple[str | None, bytes], None]:
-        """Send a body and give name and data of each event; `limit` seconds at most between two of them."""
+        """Send a body and give name and data of each event; `limit` seconds at most between two of them.
+
+        Behind its last word the stream is read to its end, so that its connection serves the next call; but that may
+        take a second only, and whatever goes wrong there costs no more than the connection.
+        """
 
     async def close(self) -> None:
         """Close all connections."""
@@ -66,4 +74,4 @@ def secrets_of(settings: OpenAISettings) -> Hidden:
     return Hidden(filter(None, found))
 
 
-__all__ = ["NAME", "Answer", "Hidden", "Seen", "Transport", "headers_of", "secrets_of"]
+__all__ = ["NAME", "Answer", "Hidden", "SaidAll", "Seen", "Transport", "headers_of", "secrets_of"]
