@@ -20,7 +20,7 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self, cast
 
 from .calls import Calls
@@ -32,7 +32,7 @@ from .exceptions import (
 )
 from .failures import MISTAKES, failed
 from .layers import retry
-from .pipeline import Layer, compose
+from .pipeline import Layer, WholeHandler, collecting, compose, compose_whole
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder, wants
 from .settings import ProviderSettings, missing_key, settings_fields
@@ -93,7 +93,9 @@ class LLMProvider:
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         self.config, self.settings = self._configure(config, options)
-        self._calls = Calls(self.name, compose(self.layers, self.generate), self.open, self.slow_open, self.shut)
+        handler = compose(self.layers, self.generate)
+        whole = compose_whole(self.layers, self.generate, self._responder())
+        self._calls = Calls(self.name, handler, whole, self.open, self.slow_open, self.shut)
         self._builder = RequestBuilder(self.name, self.config)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -113,6 +115,13 @@ class LLMProvider:
         closed: that is how a cancelled call ends.
         """
         raise LLMProviderUnsupportedOperationError(f"{type(self).__name__} has no generate()", provider=self.name)
+
+    async def respond(self, request: Request) -> Sequence[StreamEvent]:
+        """All events of a whole answer at once; what `generate` yields, collected.
+
+        To be overridden where the backend gives an answer in one piece anyway: it saves each call a generator.
+        """
+        return [event async for event in self.generate(request)]
 
     async def shut(self) -> None:
         """Give back what `open` took. Called once by `close`."""
@@ -344,6 +353,15 @@ class LLMProvider:
             if item.metadata.get("required") and not getattr(settings, item.name):
                 raise MissingCredentialsError(missing_key(self.Settings, item.name), provider=self.name)
         return (config or LLMConfig()).updated(changes), settings
+
+    def _responder(self) -> WholeHandler:
+        # A subclass that overrides `generate` alone must not be passed by through the `respond` of a class above it.
+        for cls in type(self).__mro__:
+            if "respond" in cls.__dict__:
+                return self.respond
+            if "generate" in cls.__dict__:
+                break
+        return collecting(self.generate)
 
     def require(self, name: str) -> str:
         """The value of a setting that has to be there, a secret's value included.

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from .exceptions import LLMProviderError, ProviderClosedError
 from .failures import MISTAKES, error_data
-from .pipeline import Assembler, Handler, attach
+from .pipeline import Assembler, Handler, WholeHandler, attach
 from .text_stream import Outcome
 from .types import LLMResponse, Request, StreamEvent, StreamEventType
 
@@ -23,6 +23,7 @@ class Calls:
     Args:
         provider: the provider's name.
         handler: what answers a request: the provider's `generate` with its layers around it.
+        whole: the same for whole answers.
         open: gets the provider ready; called once, before the first call, again after a failure.
         slow_open: whether `open` must not run on the event loop's thread.
         shut: gives back what `open` took; called once.
@@ -32,12 +33,14 @@ class Calls:
         self,
         provider: str,
         handler: Handler,
+        whole: WholeHandler,
         open: Callable[[], None],
         slow_open: bool,
         shut: Callable[[], Awaitable[None]],
     ) -> None:
         self._provider = provider
         self._handler = handler
+        self._whole = whole
         self._open = open
         self._slow_open = slow_open
         self._shut = shut
@@ -63,7 +66,7 @@ class Calls:
         assembler = Assembler(request, self._provider)
         feed = assembler.feed
         try:
-            async for event in self._handler(request):
+            for event in await self._whole(request):
                 feed(event)
             return assembler.response()
         except LLMProviderError as error:

@@ -1,17 +1,18 @@
 """How a call flows: a handler makes events, layers wrap handlers, and one assembler spells the whole answer.
 
-Handler   (request) -> events                    what a provider's `generate` is
-Layer     (request, inner handler) -> events     retry, cache, limit...: all of one shape
-compose   layers + handler -> handler
-Assembler events -> LLMResponse                  the only place where an answer is put together
+Handler        (request) -> events                    what a provider's `generate` is
+Layer          (request, inner handler) -> events     retry, cache, limit...: all of one shape
+compose        layers + handler -> handler
+compose_whole  the same for whole answers, without a generator for each layer
+Assembler      events -> LLMResponse                  the only place where an answer is put together
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from .exceptions import (
     LLMProviderContentFilterError,
@@ -23,6 +24,10 @@ from .types import LLMResponse, Request, StreamEvent, StreamEventType, ToolCall,
 
 Handler: TypeAlias = Callable[[Request], AsyncIterator[StreamEvent]]
 Layer: TypeAlias = Callable[[Request, Handler], AsyncIterator[StreamEvent]]
+
+WholeHandler: TypeAlias = Callable[[Request], Awaitable[Sequence[StreamEvent]]]
+WholeLayer: TypeAlias = Callable[[Request, WholeHandler], Awaitable[Sequence[StreamEvent]]]
+L = TypeVar("L", bound=Layer)
 
 _TOKEN: Final = StreamEventType.TOKEN
 _REASONING: Final = StreamEventType.REASONING
@@ -43,6 +48,53 @@ def compose(layers: Sequence[Layer], handler: Handler) -> Handler:
     for layer in reversed(layers):
         handler = _bind(layer, handler)
     return handler
+
+
+def with_whole(whole: WholeLayer) -> Callable[[L], L]:
+    """Mark a layer with a second form of itself for whole answers: a coroutine function that gives all events at once.
+
+    Optional. An event loop keeps account of each generator that it starts, which costs more than all that a layer like
+    `retry` does; a coroutine costs next to nothing.
+    """
+
+    def mark(layer: L) -> L:
+        layer.whole = whole  # type: ignore[attr-defined]
+        return layer
+
+    return mark
+
+
+def collecting(handler: Handler) -> WholeHandler:
+    """A handler's events, all at once."""
+
+    async def collect(request: Request) -> Sequence[StreamEvent]:
+        return [event async for event in handler(request)]
+
+    return collect
+
+
+def compose_whole(layers: Sequence[Layer], handler: Handler, respond: WholeHandler) -> WholeHandler:
+    """Wrap what gives whole answers in layers; through generators where some layer has no form for whole answers.
+
+    Args:
+        layers: the first is the outermost.
+        handler: what gives the events one by one.
+        respond: what gives them all at once.
+    """
+    forms: list[WholeLayer | None] = [getattr(layer, "whole", None) for layer in layers]
+    if None in forms:
+        return collecting(compose(layers, handler))
+    for form in reversed(forms):
+        assert form is not None
+        respond = _bind_whole(form, respond)
+    return respond
+
+
+def _bind_whole(layer: WholeLayer, respond: WholeHandler) -> WholeHandler:
+    def bound(request: Request) -> Awaitable[Sequence[StreamEvent]]:
+        return layer(request, respond)
+
+    return bound
 
 
 def _bind(layer: Layer, handler: Handler) -> Handler:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, cast
 
 from ..exceptions import LLMProviderError
-from ..pipeline import Handler
-from ..resilience import next_wait, retries_owned, return_retries, take_retries
+from ..pipeline import Handler, WholeHandler, collecting, with_whole
+from ..resilience import retries_owned, retrying, return_retries, take_retries, wait_after
 from ..types import Request, StreamEvent, StreamEventType
-
-logger = logging.getLogger("providers.retry")
 
 _META: Final = StreamEventType.META
 
 
+async def retry_whole(request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
+    """Try a whole answer again after a passing failure, until all of it is there; nobody reads along."""
+    return await retrying(request.retry, lambda: inner(request))
+
+
+@with_whole(retry_whole)
 async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
     """Try a call again after a passing failure, as `request.retry` says, until its first piece was given out.
 
@@ -27,6 +30,10 @@ async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
     Raises:
         LLMProviderError: the last failure, with the number of attempts in `attempts`.
     """
+    if not request.stream:
+        for event in await retry_whole(request, collecting(inner)):
+            yield event
+        return
     owned = retries_owned()
     attempt = 0
     while True:
@@ -36,23 +43,14 @@ async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         held: list[StreamEvent] = []
         given = False
         try:
-            # By hand, not by `with owning_retries()`: that would cost a call a microsecond.
             token = take_retries()
             try:
-                if request.stream:
-                    async for event in events:
-                        held.append(event)
-                        if event.type is not _META:
-                            break
-                else:
-                    # Nobody reads along, so a whole answer is tried again until all of it is there.
-                    held = [event async for event in events]
+                async for event in events:
+                    held.append(event)
+                    if event.type is not _META:
+                        break
             finally:
                 return_retries(token)
-            if not request.stream:
-                for event in held:
-                    yield event
-                return
             for event in held:
                 given = given or event.type is not _META
                 yield event
@@ -61,17 +59,7 @@ async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
                     yield event
             return
         except LLMProviderError as error:
-            error.attempts = attempt
-            wait = None if given or owned else next_wait(request.retry, attempt, error)
-            if wait is None:
-                raise
-            logger.debug(
-                "attempt %d of %d failed (%s), next in %.2f s",
-                attempt,
-                request.retry.max_attempts,
-                type(error).__name__,
-                wait,
-            )
+            wait = wait_after(request.retry, attempt, error, owned or given)
         finally:
             await events.aclose()
         await asyncio.sleep(wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from ..exceptions import LLMProviderError
 from ..types import RetryPolicy
 
 T = TypeVar("T")
+logger = logging.getLogger("providers.retry")
 
 _owned: ContextVar[bool] = ContextVar("llm_providers_retries_owned", default=False)
 
@@ -79,6 +81,28 @@ def next_wait(policy: RetryPolicy, attempt: int, error: LLMProviderError) -> flo
     return hint * random.uniform(1.0, 1.1) if policy.jitter else hint
 
 
+def wait_after(policy: RetryPolicy, attempt: int, error: LLMProviderError, owned: bool) -> float:
+    """Note an attempt that failed, and give the seconds to wait before the next one.
+
+    Args:
+        policy: how often and how long.
+        attempt: how many attempts were made, from 1; noted in `error.attempts`.
+        error: what the last one raised; raised again from here where it is final.
+        owned: whether another owner of retries is at work further out; then every error is final.
+
+    Raises:
+        LLMProviderError: the error itself.
+    """
+    error.attempts = attempt
+    wait = None if owned else next_wait(policy, attempt, error)
+    if wait is None:
+        raise error
+    logger.debug(
+        "attempt %d of %d failed (%s), next in %.2f s", attempt, policy.max_attempts, type(error).__name__, wait
+    )
+    return wait
+
+
 async def retrying(policy: RetryPolicy, call: Callable[[], Awaitable[T]]) -> T:
     """Make a call that gives one value, again after passing failures; inside another owner of retries, once.
 
@@ -89,12 +113,12 @@ async def retrying(policy: RetryPolicy, call: Callable[[], Awaitable[T]]) -> T:
     attempt = 0
     while True:
         attempt += 1
+        # By hand, not by `with owning_retries()`: that would cost each call a microsecond.
+        token = take_retries()
         try:
-            with owning_retries():
-                return await call()
+            return await call()
         except LLMProviderError as error:
-            error.attempts = attempt
-            wait = None if owned else next_wait(policy, attempt, error)
-            if wait is None:
-                raise
+            wait = wait_after(policy, attempt, error, owned)
+        finally:
+            return_retries(token)
         await asyncio.sleep(wait)

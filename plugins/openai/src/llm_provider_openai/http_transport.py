@@ -31,7 +31,7 @@ class HttpTransport:
 
     async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
         """Send a body and read the whole reply."""
-        reply = await self._client.post(path, encode_json(body), timeout=limit)
+        reply = await self._client.request("POST", path, encode_json(body), timeout=limit)
         request_id = reply.request_id
         data = decode_object(reply.body, provider=NAME, request_id=request_id, secrets=self._secrets)
         return Answer(data, request_id)

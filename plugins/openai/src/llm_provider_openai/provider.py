@@ -122,21 +122,14 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
 
     async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request through the interface that it names, or that `AUTO` finds right."""
-        api = request.api_type
-        if api is APIType.AUTO:
-            api = self._choose(request)
-        plan = self._plans.get(request.model) or self._plan(request.model)
-        codec: Any = chat if api is _CHAT else responses
+        if not request.stream:
+            for event in await self.respond(request):
+                yield event
+            return
+        codec, plan = self._route(request)
         try:
             body, meta = codec.encode(request, plan)
-            if not request.stream:
-                reply, request_id = await self._transport.post(codec.PATH, body, request.timeout)
-                if reply.get("error"):
-                    raise self._refusal(reply, request_id)
-                for event in codec.decode(reply, meta, request_id):
-                    yield event
-                return
-            decoder = self._decoder(api, request, meta)
+            decoder = self._decoder(codec, request, meta)
             feed = decoder.feed
             pieces = self._transport.stream(codec.PATH, body, request.timeout, decoder.begin, lambda: decoder.done)
             try:
@@ -150,11 +143,34 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             for event in decoder.finish():
                 yield event
         except LLMProviderError as error:
-            if error.model is None:
-                error.model = request.model
-            if api is _RESPONSES and isinstance(error, LLMProviderAPIError):
-                hint_at_chat(error)
+            self._place(error, request, codec)
             raise
+
+    async def respond(self, request: Request) -> list[StreamEvent]:
+        """Answer one request in one piece."""
+        codec, plan = self._route(request)
+        try:
+            body, meta = codec.encode(request, plan)
+            reply, request_id = await self._transport.post(codec.PATH, body, request.timeout)
+            if reply.get("error"):
+                raise self._refusal(reply, request_id)
+            events: list[StreamEvent] = codec.decode(reply, meta, request_id)
+        except LLMProviderError as error:
+            self._place(error, request, codec)
+            raise
+        return events
+
+    def _route(self, request: Request) -> tuple[Any, Plan]:
+        api = request.api_type
+        if api is APIType.AUTO:
+            api = self._choose(request)
+        return chat if api is _CHAT else responses, self._plans.get(request.model) or self._plan(request.model)
+
+    def _place(self, error: LLMProviderError, request: Request, codec: Any) -> None:
+        if error.model is None:
+            error.model = request.model
+        if codec is responses and isinstance(error, LLMProviderAPIError):
+            hint_at_chat(error)
 
     async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Vectors of all inputs, in their order."""
@@ -210,8 +226,8 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             payload, provider=self.name, secrets=self._secrets, classify=classify, request_id=request_id
         )
 
-    def _decoder(self, api: APIType, request: Request, meta: dict[str, Any]) -> ChatStream | ResponsesStream:
-        if api is _CHAT:
+    def _decoder(self, codec: Any, request: Request, meta: dict[str, Any]) -> ChatStream | ResponsesStream:
+        if codec is chat:
             several = request.extras.get("n", 1) != 1
             return ChatStream(meta, self._refusal, several=several, secrets=self._secrets)
         return ResponsesStream(meta, self._refusal, secrets=self._secrets)
