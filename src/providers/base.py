@@ -128,9 +128,7 @@ class LLMProvider:
 
     # --- the verbs --------------------------------------------------------------------------------------------------
 
-    async def execute(
-        self, prompt: Any = None, system_prompt: str | None = None, **options: Any
-    ) -> LLMResponse | TextStream:
+    async def execute(self, prompt: Any = None, system_prompt: str | None = None, **options: Any) -> Any:
         """Answer a prompt.
 
         Args:
@@ -150,7 +148,7 @@ class LLMProvider:
         """
         return await self._execute(prompt, system_prompt, options)
 
-    async def execute_chat_completion(self, messages: Any, **options: Any) -> LLMResponse | TextStream:
+    async def execute_chat_completion(self, messages: Any, **options: Any) -> Any:
         """Answer a conversation; like `execute` with messages, through the chat interface."""
         if self.config.api_type is not APIType.CHAT_COMPLETION:
             options.setdefault("api_type", APIType.CHAT_COMPLETION)
@@ -163,7 +161,7 @@ class LLMProvider:
         previous_response_id: str | None = None,
         tools: Any = None,
         **options: Any,
-    ) -> LLMResponse | TextStream:
+    ) -> Any:
         """Answer through an interface whose conversations the backend keeps.
 
         Args:

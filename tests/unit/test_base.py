@@ -29,6 +29,7 @@ from providers import (
     Provider,
     Request,
     StreamEvent,
+    StreamEventType,
     UnknownOptionError,
     Usage,
 )
@@ -310,3 +311,44 @@ async def test_a_provider_that_overrides_the_verbs_works_without_generate() -> N
     with pytest.raises(LLMProviderUnsupportedOperationError, match=r"Custom has no generate"):
         await provider.complete("x")
     assert provider.calls_under_way == 0
+
+
+async def test_a_subclass_that_overrides_generate_is_not_passed_by() -> None:
+    """`respond` of a class above does not hide the `generate` of a class below, nor the other way round."""
+
+    class Whole(LLMProvider):
+        name = "whole"
+
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("generated")
+
+        async def respond(self, request: Request) -> list[StreamEvent]:
+            return [StreamEvent.token("responded")]
+
+    class Changed(Whole):
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("changed")
+
+    assert (await Whole("m").execute("x")).content == "responded"
+    assert (await Changed("m").execute("x")).content == "changed"
+
+
+async def test_a_layer_without_a_form_for_whole_answers() -> None:
+    """It sees the events of whole answers too; one with both forms is asked for the cheaper one."""
+    seen = []
+
+    async def watch(request: Request, inner: Any) -> AsyncIterator[StreamEvent]:
+        async for event in inner(request):
+            seen.append(event.type)
+            yield event
+
+    class Watched(LLMProvider):
+        name = "watched"
+        layers = (watch, *LLMProvider.layers)
+
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("text")
+            yield StreamEvent.finish("stop")
+
+    assert (await Watched("m").execute("x")).content == "text"
+    assert seen == [StreamEventType.TOKEN, StreamEventType.META]
