@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from providers import clear_provider_cache
+from providers import clear_provider_cache, register_provider
 from providers.registry import _registered, _resolved
 from providers.sources import forget_files
+from providers.testing import EchoProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOUSE = ("LLM_PROVIDERS_", "DEFAULT_LLM_PROVIDER", "DEFAULT_MODEL_NAME", "ACME_")
@@ -118,3 +119,24 @@ def install(site: Path) -> Install:
             (site / f"{module}.py").write_text(textwrap.dedent(source), encoding="utf-8")
 
     return put
+
+
+@pytest.fixture
+def acme(house: Path) -> None:
+    """Registers the providers of `acme.py`, without memory."""
+    from .acme import Acme, Other
+
+    Acme.made = []
+    register_provider("acme", Acme)
+    register_provider("other", Other)
+
+
+@pytest.fixture
+def keyed(house: Path) -> None:
+    """Registers the provider of `keyed.py`, without memory, and an echo."""
+    from .keyed import Keyed
+
+    Keyed.seen = []
+    Keyed.running = Keyed.most = 0
+    register_provider("echo", EchoProvider)
+    register_provider("keyed", Keyed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-import time
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -31,37 +30,12 @@ from providers import (
     StreamEvent,
     StreamEventType,
     UnknownOptionError,
-    Usage,
 )
 from providers.testing import EchoProvider, ScriptedProvider
 
+from .counting import Counting
+
 pytestmark = pytest.mark.usefixtures("house")
-
-
-class Counting(LLMProvider):
-    """Counts what is done to it."""
-
-    name = "counting"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.opened = self.shuts = 0
-        self.gate: asyncio.Event | None = None
-        super().__init__(*args, **options)
-
-    def open(self) -> None:
-        time.sleep(0.01)
-        self.opened += 1
-
-    async def shut(self) -> None:
-        self.shuts += 1
-
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        yield StreamEvent.token("a")
-        if self.gate is not None:
-            await self.gate.wait()
-        yield StreamEvent.token("b")
-        yield StreamEvent.usage(Usage(1, 2))
-        yield StreamEvent.finish("stop")
 
 
 # --- verbs

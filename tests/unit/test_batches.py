@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from providers import (
     Batch,
@@ -16,57 +14,17 @@ from providers import (
     LLMProviderAuthenticationError,
     LLMProviderConfigurationError,
     LLMProviderServerError,
-    Request,
-    StreamEvent,
     StructuredOutput,
-    Usage,
     client,
     create_batch,
     fetch_batch_results,
     get_batch_status,
-    register_provider,
 )
-from providers.testing import EchoProvider, ScriptedProvider
+from providers.testing import ScriptedProvider
 
-pytestmark = pytest.mark.usefixtures("house")
+from .keyed import City, Keyed
 
-
-class City(BaseModel):
-    name: str
-
-
-class Keyed(EchoProvider):
-    """Says what it was given."""
-
-    name = "keyed"
-    understands = frozenset({"structured_output"})
-    seen: list[Request] = []  # noqa: RUF012
-    running = most = 0
-
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        Keyed.seen.append(request)
-        Keyed.running += 1
-        Keyed.most = max(Keyed.most, Keyed.running)
-        try:
-            await asyncio.sleep(0.005)
-            text = request.messages.last_text
-            if text.startswith("fail"):
-                raise LLMProviderAuthenticationError(f"no {text}")
-            if text.startswith("bug"):
-                raise ZeroDivisionError(text)
-            yield StreamEvent.token('{"name": "' + text + '"}' if request.output is not None else text)
-            yield StreamEvent.usage(Usage(1, 1))
-            yield StreamEvent.finish("stop")
-        finally:
-            Keyed.running -= 1
-
-
-@pytest.fixture(autouse=True)
-def registered(house: Any) -> None:
-    Keyed.seen = []
-    Keyed.running = Keyed.most = 0
-    register_provider("echo", EchoProvider)
-    register_provider("keyed", Keyed)
+pytestmark = pytest.mark.usefixtures("house", "keyed")
 
 
 def test_a_batch_is_done_when_it_is_given_out() -> None:

@@ -4,51 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from providers import (
-    LLMProvider,
     LLMProviderAuthenticationError,
     MissingDependencyError,
     ProviderClosedError,
-    Request,
-    StreamEvent,
-    Usage,
 )
 from providers.testing import ScriptedProvider
 
+from .counting import Counting
+
 pytestmark = pytest.mark.usefixtures("house")
-
-
-class Counting(LLMProvider):
-    """Counts what is done to it."""
-
-    name = "counting"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.opened = self.shuts = 0
-        self.gate: asyncio.Event | None = None
-        super().__init__(*args, **options)
-
-    def open(self) -> None:
-        time.sleep(0.01)
-        self.opened += 1
-
-    async def shut(self) -> None:
-        self.shuts += 1
-
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        yield StreamEvent.token("a")
-        if self.gate is not None:
-            await self.gate.wait()
-        yield StreamEvent.token("b")
-        yield StreamEvent.usage(Usage(1, 2))
-        yield StreamEvent.finish("stop")
 
 
 class Slow(Counting):

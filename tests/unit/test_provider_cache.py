@@ -7,8 +7,6 @@ import copy
 import gc
 import threading
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +17,15 @@ from providers import (
     LLMProvider,
     LLMProviderConfigurationError,
     ModelProfile,
-    ProviderSettings,
-    Request,
-    Secret,
-    StreamEvent,
     clear_provider_cache,
     get_cached_provider,
     register_provider,
-    setting,
 )
 from providers.factory import ProviderCache
 
-pytestmark = pytest.mark.usefixtures("house")
+from .acme import Acme, Other
 
-
-@dataclass(kw_only=True, eq=False)
-class AcmeSettings(ProviderSettings):
-    env_prefix = "ACME_"
-    api_key: Secret | None = setting()
-    url: str | None = setting()
-
-
-class Acme(LLMProvider):
-    name = "acme"
-    Settings = AcmeSettings
-    made: list[LLMProvider] = []  # noqa: RUF012
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.shuts = 0
-        self.gate: asyncio.Event | None = None
-        Acme.made.append(self)
-
-    async def shut(self) -> None:
-        self.shuts += 1
-
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        yield StreamEvent.token("a")
-        if self.gate is not None:
-            await self.gate.wait()
-        yield StreamEvent.token("b")
-
-
-class Other(Acme):
-    name = "other"
-
-
-@pytest.fixture(autouse=True)
-def acme(house: Path) -> None:
-    Acme.made = []
-    register_provider("acme", Acme)
-    register_provider("other", Other)
+pytestmark = pytest.mark.usefixtures("house", "acme")
 
 
 def test_the_same_arguments_give_the_same_provider() -> None:
