@@ -236,7 +236,7 @@ def test_facts() -> None:
     info = Counting("m", api_type="responses").get_model_info()
     assert (info["provider_type"], info["model_name"], info["api_type"]) == ("counting", "m", "responses")
     assert info["token_limit"] == 8192
-    assert info["provider_class"].endswith("test_base.Counting")
+    assert info["provider_class"].endswith("counting.Counting")
     assert repr(Counting("m")) == "<Counting counting/m>"
     assert BaseProvider is Provider is LLMProvider
 
