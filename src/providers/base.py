@@ -32,7 +32,8 @@ from .exceptions import (
 )
 from .failures import MISTAKES, failed
 from .layers import retry
-from .pipeline import Layer, WholeHandler, collecting, compose, compose_whole
+from .life import Life
+from .pipeline import Layer, compose, compose_whole, respond_of
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder, wants
 from .settings import ProviderSettings, missing_key, settings_fields
@@ -94,8 +95,9 @@ class LLMProvider:
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         self.config, self.settings = self._configure(config, options)
         handler = compose(self.layers, self.generate)
-        whole = compose_whole(self.layers, self.generate, self._responder())
-        self._calls = Calls(self.name, handler, whole, self.open, self.slow_open, self.shut)
+        whole = compose_whole(self.layers, self.generate, respond_of(self))
+        self._life = Life(self.name, self.open, self.slow_open, self.shut)
+        self._calls = Calls(self.name, handler, whole, self._life)
         self._builder = RequestBuilder(self.name, self.config)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -262,7 +264,7 @@ class LLMProvider:
 
     async def warm_cache(self) -> None:
         """Get the caches ready, where there are any, and the provider too."""
-        await self._calls.ensure_open()
+        await self._life.ensure_open()
 
     async def close(self) -> None:
         """Give back connections, models and files; harmless when repeated. Calls that are under way are not waited for.
@@ -270,11 +272,15 @@ class LLMProvider:
         Raises:
             LLMProviderError: what the backend says when it is shut.
         """
-        await self._calls.close()
+        await self._life.close()
 
     async def close_when_idle(self) -> None:
         """Close once the last call and the last stream have ended; at once where none is under way."""
-        await self._calls.close_when_idle()
+        await self._life.close_when_idle()
+
+    async def rest_when_idle(self) -> None:
+        """Give back what `open` took once no call is under way; a later call opens the provider again."""
+        await self._life.rest_when_idle()
 
     async def __aenter__(self) -> Self:
         return self
@@ -292,12 +298,12 @@ class LLMProvider:
     @property
     def is_closed(self) -> bool:
         """Whether it was closed, so that no further call is taken."""
-        return self._calls.is_closed
+        return self._life.closed
 
     @property
     def calls_under_way(self) -> int:
         """Calls and streams that have begun and not ended."""
-        return self._calls.under_way
+        return self._life.under_way
 
     @property
     def token_limit(self) -> int:
@@ -351,15 +357,6 @@ class LLMProvider:
             if item.metadata.get("required") and not getattr(settings, item.name):
                 raise MissingCredentialsError(missing_key(self.Settings, item.name), provider=self.name)
         return (config or LLMConfig()).updated(changes), settings
-
-    def _responder(self) -> WholeHandler:
-        # A subclass that overrides `generate` alone must not be passed by through the `respond` of a class above it.
-        for cls in type(self).__mro__:
-            if "respond" in cls.__dict__:
-                return self.respond
-            if "generate" in cls.__dict__:
-                break
-        return collecting(self.generate)
 
     def require(self, name: str) -> str:
         """The value of a setting that has to be there, a secret's value included.

@@ -88,7 +88,7 @@ class Embeddings(LLMProvider):
         """
         request = self._embedding_request(inputs, encoding_format, dimensions, options)
         policy = self._builder.retry_of(options)
-        await self._calls.begin()
+        await self._life.begin()
         try:
             result = await retrying(policy, lambda: self.create_embeddings(request))
         except LLMProviderConfigurationError:
@@ -96,7 +96,7 @@ class Embeddings(LLMProvider):
         except LLMProviderError as error:
             return EmbeddingResult([], model=request.model, status=error_status(error), error=str(error))
         finally:
-            await self._calls.end()
+            await self._life.end()
         return result
 
     def _embedding_request(

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final
 
 from .base import LLMProvider
@@ -16,7 +17,7 @@ from .exceptions import LLMProviderConfigurationError, UnknownProviderError
 from .plugins import manager, normalize_name
 from .registry import provider_class
 from .settings import all_variables, default_model, default_provider, find_variable
-from .sources import read_toml
+from .sources import files_stamp, read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS
 
@@ -112,27 +113,61 @@ def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str |
 
 
 class _Cached:
-    __slots__ = ("environment", "provider")
+    __slots__ = ("environment", "files", "provider")
 
     def __init__(self, provider: LLMProvider) -> None:
         self.provider = provider
         self.environment = _environment(type(provider))
+        self.files = _files.stamp()
 
     def is_good(self) -> bool:
-        """Whether the provider is open and the environment is the one that it was made in."""
-        return not self.provider.is_closed and self.environment == _environment(type(self.provider))
+        """Whether the provider is open, and environment and files are those that it was made from."""
+        return (
+            not self.provider.is_closed
+            and self.environment == _environment(type(self.provider))
+            and self.files == _files.stamp()
+        )
+
+
+class _Files:
+    """What `.env` and the toml file were when they were last looked at, once a second at most: a look at each costs
+    several times what the whole look-up may."""
+
+    def __init__(self) -> None:
+        self._looked = float("-inf")
+        self._stamp: Any = None
+
+    def stamp(self) -> Any:
+        """Something that is equal while the files are the same."""
+        now = monotonic()
+        if now - self._looked > 1.0:
+            self._stamp, self._looked = files_stamp(), now
+        return self._stamp
+
+    def forget(self) -> None:
+        """Look anew the next time."""
+        self._looked = float("-inf")
+
+
+_files: Final = _Files()
 
 
 class ProviderCache:
-    """Providers by everything that makes them: arguments and the environment variables that they read.
+    """Providers by everything that makes them: arguments, the environment variables that they read, and the files.
 
-    A provider that is dropped (the cache is full, or cleared) is closed after its last call and stream have ended.
+    A provider that is dropped (the cache is full or cleared, a variable changed) gives back its connections and models
+    after its last call and stream have ended. It is not closed: somebody may hold it still, and a further call opens it
+    again.
     """
 
     def __init__(self, size: int = _CACHE_SIZE) -> None:
         self._size = size
-        self._lock = threading.Lock()
         self._cached: OrderedDict[Any, _Cached] = OrderedDict()
+        self.renew_locks()
+
+    def renew_locks(self) -> None:
+        """Make all locks anew."""
+        self._lock = threading.Lock()
         self._locks: dict[Any, threading.Lock] = {}
 
     def get(self, provider_type: str | None, model_name: Any, options: dict[str, Any]) -> LLMProvider:
@@ -144,6 +179,10 @@ class ProviderCache:
             names = (_key_of(provider_type), _key_of(model_name))
         key = (*names, _key_of(options)) if options else names
         found = self._cached.get(key)
+        if found is None and isinstance(provider_type, str):
+            # Another spelling of the name is the same provider; the usual one does not pay for that.
+            key = (provider_type.strip().lower(), *key[1:])
+            found = self._cached.get(key)
         if found is not None and found.is_good():
             with suppress(KeyError):  # another thread dropped it in this moment
                 self._cached.move_to_end(key)
@@ -165,7 +204,7 @@ class ProviderCache:
                 with self._lock:
                     self._locks.pop(key, None)
         for old in dropped:
-            _close_soon(old)
+            _rest_soon(old)
         return provider
 
     def _keep(self, key: Any, made: LLMProvider) -> tuple[LLMProvider, list[LLMProvider]]:
@@ -183,10 +222,11 @@ class ProviderCache:
 
     def clear(self) -> None:
         """Drop all providers."""
+        _files.forget()
         with self._lock:
             dropped, self._cached = list(self._cached.values()), OrderedDict()
         for old in dropped:
-            _close_soon(old.provider)
+            _rest_soon(old.provider)
 
     def __len__(self) -> int:
         return len(self._cached)
@@ -240,26 +280,30 @@ def _environment(cls: type[LLMProvider]) -> tuple[Any, ...]:
 _closing: Final[set[asyncio.Task[None]]] = set()
 
 
-def _close_soon(provider: LLMProvider) -> None:
-    """Close a provider after its last call, from any thread, inside an event loop or not."""
+def _rest_soon(provider: LLMProvider) -> None:
+    """Put a provider to rest after its last call, from any thread, inside an event loop or not."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(_close_quietly(provider))
+        asyncio.run(_rest_quietly(provider))
         return
-    task = loop.create_task(_close_quietly(provider))
+    task = loop.create_task(_rest_quietly(provider))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 
 
-async def _close_quietly(provider: LLMProvider) -> None:
+async def _rest_quietly(provider: LLMProvider) -> None:
     try:
-        await provider.close_when_idle()
+        await provider.rest_when_idle()
     except Exception as error:  # nobody waits for it, and the others must be closed too
-        logger.warning("%r could not be closed: %s: %s", provider, type(error).__name__, error)
+        logger.warning("%r could not be put to rest: %s: %s", provider, type(error).__name__, error)
 
 
 _cache: Final = ProviderCache()
+
+if hasattr(os, "register_at_fork"):
+    # In the child another thread may have held one of them.
+    os.register_at_fork(after_in_child=_cache.renew_locks)
 
 
 def get_cached_provider(
@@ -289,5 +333,5 @@ def get_cached_provider(
 
 
 def clear_provider_cache() -> None:
-    """Forget all cached providers; each is closed after its last call and stream have ended."""
+    """Forget all cached providers; each gives back what it holds after its last call and stream have ended."""
     _cache.clear()

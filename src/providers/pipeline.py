@@ -90,6 +90,17 @@ def compose_whole(layers: Sequence[Layer], handler: Handler, respond: WholeHandl
     return respond
 
 
+def respond_of(provider: Any) -> WholeHandler:
+    """A provider's `respond`, unless a class below it overrides `generate` alone: then that one, collected."""
+    for cls in type(provider).__mro__:
+        if "respond" in cls.__dict__:
+            found: WholeHandler = provider.respond
+            return found
+        if "generate" in cls.__dict__:
+            break
+    return collecting(provider.generate)
+
+
 def _bind_whole(layer: WholeLayer, respond: WholeHandler) -> WholeHandler:
     def bound(request: Request) -> Awaitable[Sequence[StreamEvent]]:
         return layer(request, respond)
@@ -172,7 +183,9 @@ class Assembler:
         delta: ToolCallDelta = event.data
         known = self._calls.get(delta.index)
         if known is None:
-            call = ToolCall(delta.id or make_call_id(), delta.name or "", "")
+            # An id that another call has already would make one of two calls for whoever answers them.
+            taken = any(other.id == delta.id for other, _ in self._calls.values())
+            call = ToolCall(make_call_id() if taken or not delta.id else delta.id, delta.name or "", "")
             known = self._calls[delta.index] = (call, [])
             yield StreamEvent(_START, ToolCallDelta(delta.index, call.id, call.name), event.timestamp)
         elif delta.name and not known[0].name:
@@ -190,7 +203,8 @@ class Assembler:
         if index is not None:
             call.id = self._calls[index][0].id
         else:
-            call.id = call.id or make_call_id()
+            taken = any(other.id == call.id for other, _ in self._calls.values())
+            call.id = make_call_id() if taken or not call.id else call.id
             index = max(self._calls, default=-1) + 1
             yield StreamEvent(_START, ToolCallDelta(index, call.id, call.name), event.timestamp)
             if call.arguments:
@@ -201,9 +215,8 @@ class Assembler:
             yield StreamEvent(_END, call, event.timestamp)
 
     def _ends(self, call: ToolCall, index: int, known: ToolCall) -> bool:
-        """Whether a whole call is the one that began at an index; of a backend without ids, the first open one of its
-        name."""
-        return known.id == call.id if call.id else index not in self._ended and known.name == call.name
+        """Whether a whole call is the one that began at an index and has not ended; without an id, by its name."""
+        return index not in self._ended and (known.id == call.id if call.id else known.name == call.name)
 
     def _end(self, index: int) -> None:
         call, parts = self._calls[index]
@@ -302,13 +315,13 @@ class CallPlaces:
         self._next += 1
         self._last = place
         if id:
-            self._by_id[id] = place
+            self._by_id.setdefault(id, place)
         if index is not None:
             self._by_index[index] = (place, id)
         return place, True
 
     def _find(self, id: str | None, index: int | None, name: str | None) -> int | None:
-        if id and id in self._by_id:
+        if id and id in self._by_id and not (name and index is not None and index not in self._by_index):
             return self._by_id[id]
         if index is not None and index in self._by_index:
             place, known_id = self._by_index[index]

@@ -14,6 +14,7 @@ from .exceptions import LLMProviderConfigurationError
 ENV_FILE: Final = "LLM_PROVIDERS_ENV_FILE"
 NO_DOTENV: Final = "LLM_PROVIDERS_NO_DOTENV"
 CONFIG_FILE: Final = "LLM_PROVIDERS_CONFIG"
+_TOML_FILES: Final = ("config/providers.toml", "providers.toml")
 _MOST_BYTES: Final = 1_000_000
 
 
@@ -170,7 +171,7 @@ def read_toml() -> Toml:
     """
     global _toml
     named = os.environ.get(CONFIG_FILE)
-    paths = [_here(name) for name in ([named] if named else ["config/providers.toml", "providers.toml"])]
+    paths = [_here(name) for name in ([named] if named else _TOML_FILES)]
     state = tuple((path, _stamp(path) if path else None) for path in paths)
     if _toml[0] == state:
         return _toml[1]
@@ -200,6 +201,14 @@ def house_variable(name: str) -> Found | None:
     data = read_toml().data.get("settings", {})
     value = data.get(name) if isinstance(data, Mapping) else None
     return None if value is None else Found(value, f"[settings] of {read_toml().path}")
+
+
+def files_stamp() -> tuple[Any, ...]:
+    """Something that is equal while `.env` and the toml file are the same files, unchanged."""
+    dotenv = _here(os.environ.get(ENV_FILE) or ".env")
+    named = os.environ.get(CONFIG_FILE)
+    paths = [dotenv, *map(_here, [named] if named else _TOML_FILES)]
+    return tuple((path, _stamp(path) if path else None) for path in paths)
 
 
 def forget_files() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+from weakref import ReferenceType, ref
 
 from .types import LLMResponse
+
+_TURNS: Final = 1000
 
 
 class Outcome:
@@ -16,10 +20,11 @@ class Outcome:
     is dropped would end on the wire only when the garbage collector passes by.
     """
 
-    __slots__ = ("response",)
+    __slots__ = ("response", "under_way")
 
     def __init__(self) -> None:
         self.response: LLMResponse | None = None
+        self.under_way = False
 
 
 class TextStream(AsyncIterator[str]):
@@ -28,10 +33,8 @@ class TextStream(AsyncIterator[str]):
     Iterating it streams. Awaiting it gives the whole `LLMResponse`: where nothing was read yet and the mode leaves the
     choice (`StreamMode.AUTO`), through a plain call that does not stream; otherwise by reading the rest.
 
-    Nothing is sent before the first piece is asked for. `aclose()`, the end of `async with`, cancelling the task, or
-    dropping the stream (leaving the loop when nothing else holds it) ends the call on the wire at once. While something
-    holds it, a loop that was left may be taken up again.
-
+    Nothing is sent before the first piece is asked for. Leaving the loop early, `aclose()`, the end of `async with` and
+    cancelling the task end the call on the wire at once, also while something still holds the stream.
     """
 
     def __init__(
@@ -40,7 +43,8 @@ class TextStream(AsyncIterator[str]):
         whole: Callable[[], Awaitable[LLMResponse]] | None = None,
     ) -> None:
         self._outcome = Outcome()
-        self._chunks = chunks(self._outcome)
+        self._chunks: AsyncGenerator[str, None] | None = chunks(self._outcome)
+        self._given: ReferenceType[AsyncGenerator[str, None]] | None = None
         self._whole = whole
         self._started = False
 
@@ -50,13 +54,26 @@ class TextStream(AsyncIterator[str]):
         return self._outcome.response
 
     def __aiter__(self) -> AsyncIterator[str]:
-        # The generator itself, not self: it saves a Python call for each piece.
+        # The generator itself, not self: it saves a Python call for each piece. And the loop alone holds it from now
+        # on: a loop that is left drops it, and with that the call ends, even if this object lives on in a variable.
+        chunks = self._generator()
+        if chunks is None:
+            return _nothing()
         self._started = True
-        return self._chunks
+        self._chunks, self._given = None, ref(chunks)
+        return chunks
 
     async def __anext__(self) -> str:
+        chunks = self._generator()
+        if chunks is None:
+            raise StopAsyncIteration
         self._started = True
-        return await anext(self._chunks)
+        return await anext(chunks)
+
+    def _generator(self) -> AsyncGenerator[str, None] | None:
+        if self._chunks is not None:
+            return self._chunks
+        return self._given() if self._given is not None else None
 
     def __await__(self) -> Generator[Any, None, LLMResponse]:
         return self._collect().__await__()
@@ -64,18 +81,25 @@ class TextStream(AsyncIterator[str]):
     async def _collect(self) -> LLMResponse:
         if not self._started and self._whole is not None:
             self._started = True
-            await self._chunks.aclose()
+            await self.aclose()
             self._outcome.response = await self._whole()
         else:
-            async for _ in self._chunks:
+            async for _ in self:
                 pass
         if self.response is None:
-            raise RuntimeError("the stream was closed before its end, so there is no whole answer")
+            raise RuntimeError("the stream was left before its end, so there is no whole answer")
         return self.response
 
     async def aclose(self) -> None:
         """End the call; harmless when it has ended."""
-        await self._chunks.aclose()
+        chunks = self._generator()
+        if chunks is not None:
+            await chunks.aclose()
+        # A loop that was left has dropped the generator, and the event loop is about to close it, in its next turns.
+        for _ in range(_TURNS):
+            if not self._outcome.under_way:
+                break
+            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,3 +108,8 @@ class TextStream(AsyncIterator[str]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+async def _nothing() -> AsyncGenerator[str, None]:
+    return
+    yield

@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"exceptions"},
     {"types"},
     {"pipeline", "parameters", "sources", "profiles", "resilience", "wire", "failures"},
-    {"settings", "layers", "request_builder", "text_stream"},
+    {"settings", "layers", "request_builder", "text_stream", "life"},
     {"calls"},
     {"base"},
     {"capabilities"},

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
+import time
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 
 from providers import (
+    LLMProvider,
     LLMProviderAuthenticationError,
     MissingDependencyError,
+    PluginError,
     ProviderClosedError,
+    Request,
+    StreamEvent,
 )
 from providers.testing import ScriptedProvider
 
@@ -100,14 +107,105 @@ async def test_closing_twice_is_harmless_and_a_call_afterwards_says_so() -> None
     assert provider.calls_under_way == 0
 
 
-async def test_one_that_was_never_used_is_closed_too() -> None:
+async def test_one_that_was_never_opened_has_nothing_to_shut() -> None:
+    """`shut` gives back what `open` took, so it may rely on what `open` made."""
     provider = Counting("m")
     await provider.close()
-    assert (provider.opened, provider.shuts) == (0, 1)
+    assert (provider.opened, provider.shuts) == (0, 0)
+    with pytest.raises(ProviderClosedError):
+        await provider.execute("hi")
+
+
+async def test_closed_while_it_opens_it_is_shut_and_does_not_answer() -> None:
+    """A slow `open` that ends after `close()` leaks nothing."""
+    log = []
+
+    class Slow(Counting):
+        slow_open = True
+
+        def open(self) -> None:
+            time.sleep(0.1)
+            log.append("opened")
+
+        async def shut(self) -> None:
+            log.append("shut")
+
+    provider = Slow("m")
+    call = asyncio.create_task(provider.execute("hi"))
+    await asyncio.sleep(0.02)
+    await provider.close()
+    with pytest.raises(ProviderClosedError):
+        await call
+    assert log == ["opened", "shut"]
+
+
+async def test_one_at_rest_is_opened_again() -> None:
+    provider = Counting("m")
+    async with aclosing(provider.stream("hi")) as stream:
+        await anext(stream)
+        await provider.rest_when_idle()
+        assert provider.shuts == 0
+    assert (provider.opened, provider.shuts) == (1, 1)
+    assert (await provider.execute("hi")).content == "ab"
+    assert (provider.opened, provider.shuts, provider.is_closed) == (2, 1, False)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+async def test_a_forked_child_inherits_no_lock_and_no_call() -> None:
+    """A fork while another thread opens the provider, and while a stream is under way."""
+    provider = Counting("m")
+    async with aclosing(provider.stream("hi")) as stream:
+        await anext(stream)
+        with provider._life._open_lock, provider._life._lock:
+            pid = os.fork()
+            if pid == 0:
+                good = provider.calls_under_way == 0 and not provider._life._lock.locked()
+                os._exit(0 if good and not provider._life._open_lock.locked() else 1)
+        assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222
+    await provider.close()
+
+
+async def test_a_mistake_in_a_provider_is_one_clear_error() -> None:
+    """What its code raises comes out as PluginError, with the original as cause; complete and stream report it."""
+
+    class Wrong(LLMProvider):
+        name = "wrong"
+
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("a")
+            raise KeyError("choices")
+
+    provider = Wrong("m")
+    with pytest.raises(PluginError, match="KeyError: 'choices'") as caught:
+        await provider.execute("hi")
+    assert isinstance(caught.value.__cause__, KeyError)
+    response = await provider.complete("hi")
+    assert (response.ok, response.status) == (False, 500)
+    events = [event async for event in provider.stream("hi")]
+    assert [event.type.value for event in events] == ["token", "error"]
+
+
+async def test_a_provider_that_says_nothing_of_parameters_is_reported() -> None:
+    """F-042: given parameters that `generate` never mentioned are left out, and said to be."""
+
+    class Silent(LLMProvider):
+        name = "silent"
+
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("a")
+
+    provider = Silent("m")
+    with pytest.warns(UserWarning, match="seed=7"):
+        response = await provider.execute("hi", seed=7)
+    assert list(response.metadata["params"]["left_out"]) == ["seed"]
+    with pytest.raises(NotImplementedError, match="seed"):
+        await provider.execute("hi", seed=7, on_unsupported="error")
+    assert (await provider.execute("hi")).metadata == {}
 
 
 async def test_closing_at_once_from_many_sides_shuts_once() -> None:
     provider = Counting("m")
+    await provider.execute("hi")
     await asyncio.gather(*(provider.close() for _ in range(10)))
     assert provider.shuts == 1
 
@@ -132,6 +230,7 @@ async def test_close_when_idle_waits_for_the_last_stream() -> None:
 
 async def test_close_when_idle_is_at_once_where_nothing_runs_and_after_an_abandoned_stream() -> None:
     provider = Counting("m")
+    await provider.execute("hi")
     await provider.close_when_idle()
     await provider.close_when_idle()
     assert provider.shuts == 1

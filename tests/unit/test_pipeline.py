@@ -365,3 +365,24 @@ def test_interleaved_calls_come_together(calls: list[list[str]], style: str, rng
 
 def test_a_stray_piece_before_any_call_begins_one() -> None:
     assert CallPlaces().place(None, None, None) == (0, True)
+
+
+# --- calls that share an id
+
+
+async def test_two_whole_calls_of_one_id_are_two_calls() -> None:
+    """Bad input 53: some servers number no call; each is whole, and each has an id of its own."""
+    calls = [ToolCall("get_weather", "get_weather", f'{{"city":"{city}"}}') for city in ("Paris", "Rome")]
+    response = fold([StreamEvent.tool_call(call) for call in calls], request())
+    assert [call.arguments for call in response.tool_calls or []] == ['{"city":"Paris"}', '{"city":"Rome"}']
+    assert len({call.id for call in response.tool_calls or []}) == 2
+
+
+def test_one_id_under_two_indices_with_a_name_is_two_calls() -> None:
+    """The same in a stream; a repeated id at its own index is the same call."""
+    places = CallPlaces()
+    assert places.place("w", 0, "get_weather") == (0, True)
+    assert places.place("w", 0, None) == (0, False)
+    assert places.place("w", 1, "get_weather") == (1, True)
+    assert places.place(None, 1, None) == (1, False)
+    assert places.place(None, 0, None) == (0, False)

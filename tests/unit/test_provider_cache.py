@@ -25,6 +25,13 @@ from providers.factory import ProviderCache
 
 from .acme import Acme, Other
 
+
+def used(provider: Any) -> Any:
+    """The provider, opened."""
+    asyncio.run(provider.warm_cache())
+    return provider
+
+
 pytestmark = pytest.mark.usefixtures("house", "acme")
 
 
@@ -96,7 +103,7 @@ def test_a_value_without_equality_is_compared_by_identity() -> None:
 
 def test_a_change_of_the_environment_gives_a_new_one(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """C-21: the full settings fingerprint."""
-    first = get_cached_provider("acme", "m")
+    first = used(get_cached_provider("acme", "m"))
     monkeypatch.setenv("ACME_API_KEY", "k")
     second = get_cached_provider("acme", "m")
     assert second is not first
@@ -188,12 +195,32 @@ def test_a_provider_that_somebody_closed_is_not_given_out_again() -> None:
     assert second is not first
 
 
-def test_what_falls_out_of_a_full_cache_is_closed() -> None:
+def test_what_falls_out_of_a_full_cache_rests_and_can_be_used_again() -> None:
     cache = ProviderCache(size=2)
-    one, two = cache.get("acme", "1", {}), cache.get("acme", "2", {})
+    one, two = used(cache.get("acme", "1", {})), used(cache.get("acme", "2", {}))
     three = cache.get("acme", "3", {})
     assert (one.shuts, two.shuts, three.shuts, len(cache)) == (1, 0, 0, 2)
     assert cache.get("acme", "1", {}) is not one
+    # Whoever got it before holds it still.
+    assert asyncio.run(one.execute("hi")).content == "ab"
+
+
+def test_a_change_of_the_files_gives_a_new_one(house: Path) -> None:
+    """F-140, C-21: a key that was rotated in `.env` is used, after a second at most."""
+    (house / ".env").write_text("ACME_API_KEY=first", encoding="utf-8")
+    clear_provider_cache()
+    first = get_cached_provider("acme", "m")
+    assert first.require("api_key") == "first"
+    (house / ".env").write_text("ACME_API_KEY=another", encoding="utf-8")
+    time.sleep(1.1)
+    second = get_cached_provider("acme", "m")
+    assert second is not first
+    assert second.require("api_key") == "another"
+    assert get_cached_provider("acme", "m") is second
+
+
+def test_another_spelling_of_the_name_is_the_same_provider() -> None:
+    assert get_cached_provider(" Acme", "m") is get_cached_provider("acme", "m") is get_cached_provider("ACME", "m")
 
 
 async def test_what_is_evicted_is_closed_only_after_its_last_stream() -> None:
@@ -229,7 +256,7 @@ async def test_clearing_while_streaming() -> None:
 
 
 def test_clearing_outside_a_loop_closes_at_once() -> None:
-    providers = [get_cached_provider("acme", str(number)) for number in range(5)]
+    providers = [used(get_cached_provider("acme", str(number))) for number in range(5)]
     clear_provider_cache()
     assert [provider.shuts for provider in providers] == [1] * 5
     clear_provider_cache()
@@ -243,14 +270,14 @@ def test_one_that_cannot_be_shut_does_not_keep_the_others_open(caplog: pytest.Lo
             raise OSError("stuck")
 
     register_provider("stuck", Stuck)
-    get_cached_provider("stuck", "m")
-    good = get_cached_provider("acme", "m")
+    used(get_cached_provider("stuck", "m"))
+    good = used(get_cached_provider("acme", "m"))
     clear_provider_cache()
     assert good.shuts == 1
     assert "stuck" in caplog.text
 
     async def inside() -> None:
-        get_cached_provider("stuck", "m")
+        await get_cached_provider("stuck", "m").warm_cache()
         clear_provider_cache()
         await asyncio.sleep(0.02)
 

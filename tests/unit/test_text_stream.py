@@ -159,7 +159,7 @@ async def test_a_stream_that_was_closed_has_no_whole_answer() -> None:
     await anext(stream)
     await stream.aclose()
     assert stream.response is None
-    with pytest.raises(RuntimeError, match="closed before its end"):
+    with pytest.raises(RuntimeError, match="left before its end"):
         await stream
     assert [chunk async for chunk in stream] == []
 

@@ -290,3 +290,12 @@ def test_a_provider_that_is_dropped_frees_its_model() -> None:
     assert engine() is None
     assert not folder.exists()
     assert len([thread for thread in before if not thread.is_alive()]) == 1
+
+
+async def test_one_at_rest_loads_its_model_again(make: Make) -> None:
+    """What falls out of the provider cache frees its model, and still answers whoever holds it."""
+    provider = make()
+    first = await provider.execute(COLORS)
+    await provider.rest_when_idle()
+    assert provider._engines == {}
+    assert (await provider.execute(COLORS)).content == first.content

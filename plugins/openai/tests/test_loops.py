@@ -133,3 +133,12 @@ async def test_closing_twice(provider: OpenAIProvider) -> None:
     await provider.close()
     with pytest.raises(ProviderClosedError):
         await ask(provider)
+
+
+async def test_one_at_rest_answers_again(provider: OpenAIProvider, server: LoopbackServer) -> None:
+    """What falls out of the provider cache gives its connections back, and still answers whoever holds it."""
+    assert await ask(provider) == ["Hi"] * 3
+    await provider.rest_when_idle()
+    assert await server.eventually(lambda: server.open_connections == 0, within=1.0)
+    assert await ask(provider) == ["Hi"] * 3
+    await provider.close()

@@ -80,6 +80,7 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
             MissingDependencyError: xllamacpp, or the package with the default model, is not installed.
             LLMProviderConfigurationError: there is no model file, or it is not whole.
         """
+        self._gone = False
         self._load(embeddings=False)
 
     async def shut(self) -> None:
@@ -132,7 +133,7 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
             LLMProviderError: the messages make no sense to the model's template.
         """
         request = self._request(messages, None, {**options, "on_unsupported": "drop"}, stream=False)
-        await self._calls.begin()
+        await self._life.begin()
         try:
             engine = await self._engine(request.model)
             body, _ = codec.encode(request, {})
@@ -141,7 +142,7 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
             error.model = error.model or request.model
             raise
         finally:
-            await self._calls.end()
+            await self._life.end()
 
     @property
     def token_limit(self) -> int:

@@ -100,9 +100,10 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         self._plans: dict[str, Plan] = {}
         # Made here, since it checks the address and the headers; it connects at the first call.
         self._transport: Transport = HttpTransport(self.settings)
+        self._rested = False
 
     def open(self) -> None:
-        """Load the vendor's SDK, where it is the transport.
+        """Load the vendor's SDK, where it is the transport; after a rest, make the transport anew.
 
         Raises:
             MissingDependencyError: it is not installed.
@@ -115,9 +116,13 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
                     f"transport='sdk' needs the package openai: pip install openai ({error})", provider=self.name
                 ) from error
             self._transport = SdkTransport(self.settings)
+        elif self._rested:
+            self._transport = HttpTransport(self.settings)
+        self._rested = False
 
     async def shut(self) -> None:
         """Close all connections."""
+        self._rested = True
         await self._transport.close()
 
     async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
@@ -195,7 +200,7 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         """
         request = self._request(messages, None, {**options, "on_unsupported": "drop"}, stream=False)
         body = responses.encode_count(request, self._plans.get(request.model) or self._plan(request.model))
-        await self._calls.begin()
+        await self._life.begin()
         try:
             reply, request_id = await retrying(
                 request.retry, lambda: self._transport.post(responses.COUNT_PATH, body, request.timeout)
@@ -204,7 +209,7 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             error.model = error.model or request.model
             raise
         finally:
-            await self._calls.end()
+            await self._life.end()
         if reply.get("error"):
             raise self._refusal(reply, request_id)
         return responses.decode_count(reply, request_id)
