@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from .parameters import UnsupportedParameterWarning as UnsupportedParameterWarning
     from .plugins import ProviderInfo as ProviderInfo
     from .plugins import hookimpl as hookimpl
-    from .profiles import ModelProfile as ModelProfile
+    from .registry import ModelProfile as ModelProfile
     from .registry import available_providers as available_providers
     from .registry import register_provider as register_provider
     from .registry import unregister_provider as unregister_provider
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from .sources import ConfigurationWarning as ConfigurationWarning
     from .text_stream import TextStream as TextStream
     from .types import APIType as APIType
+    from .types import CallOptions as CallOptions
     from .types import CompletionResult as CompletionResult
     from .types import EmbeddingResult as EmbeddingResult
     from .types import GenerationConfig as GenerationConfig
@@ -116,15 +117,14 @@ _ROOMS: dict[str, str] = {
     "factory": "clear_provider_cache create_llm_provider get_cached_provider",
     "parameters": "UnsupportedParameterWarning",
     "plugins": "ProviderInfo hookimpl",
-    "profiles": "ModelProfile",
-    "registry": "available_providers register_provider unregister_provider",
+    "registry": "ModelProfile available_providers register_provider unregister_provider",
     "settings": "ProviderSettings setting",
     "sources": "ConfigurationWarning",
     "text_stream": "TextStream",
     "types": (
-        "APIType CompletionResult EmbeddingResult GenerationConfig LLMConfig LLMResponse Message MessageInput "
-        "Messages Request RetryPolicy Role Secret StreamEvent StreamEventType StreamMode StructuredOutput ToolCall "
-        "ToolCallDelta ToolChoice ToolSpec Usage format_sse_event normalize_messages"
+        "APIType CallOptions CompletionResult EmbeddingResult GenerationConfig LLMConfig LLMResponse Message "
+        "MessageInput Messages Request RetryPolicy Role Secret StreamEvent StreamEventType StreamMode StructuredOutput "
+        "ToolCall ToolCallDelta ToolChoice ToolSpec Usage format_sse_event normalize_messages"
     ),
 }
 _ROOM_OF: dict[str, str] = {name: room for room, names in _ROOMS.items() for name in names.split()}
@@ -133,18 +133,22 @@ __all__ = sorted(_ROOM_OF)  # noqa: PLE0605 - a list; derived, so that it cannot
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    room = _ROOM_OF.get(name)
-    if room is not None:
-        from importlib import import_module
+if not TYPE_CHECKING:
+    # Hidden from type checkers, which would take every misspelt name for one that exists. A name that a plugin lends is
+    # imported from the plugin's own package where it shall be checked.
 
-        value = getattr(import_module(f"{__name__}.{room}"), name)
-    elif name.startswith("_"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    else:
-        value = _lent(name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        room = _ROOM_OF.get(name)
+        if room is not None:
+            from importlib import import_module
+
+            value = getattr(import_module(f"{__name__}.{room}"), name)
+        elif name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        else:
+            value = _lent(name)
+        globals()[name] = value
+        return value
 
 
 def _lent(name: str) -> Any:

@@ -20,40 +20,49 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self, cast
 
 from .calls import Calls
 from .exceptions import (
-    LLMProviderError,
     LLMProviderUnsupportedOperationError,
     MissingCredentialsError,
     UnknownOptionError,
 )
-from .failures import MISTAKES, failed
 from .layers import retry
 from .life import Life
 from .pipeline import Layer, compose, compose_whole, respond_of
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
-from .request_builder import RequestBuilder, wants
+from .request_builder import RequestBuilder
 from .settings import ProviderSettings, missing_key, settings_fields
-from .text_stream import TextStream
 from .types import (
-    APIType,
     EmbeddingResult,
     LLMConfig,
     LLMResponse,
     Request,
     StreamEvent,
-    StreamMode,
 )
-from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, parse_enum, unknown_option
+from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, unknown_option
+from .verbs import Verbs
 
 # Other names that the founding documents use for options.
 _OPTION_NAMES: Final[dict[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
 
 
-class LLMProvider:
+# Also what the founding document's authors import from here.
+__all__ = [
+    "BaseProvider",
+    "LLMConfig",
+    "LLMProvider",
+    "LLMProviderUnsupportedOperationError",
+    "LLMResponse",
+    "Provider",
+    "Request",
+    "StreamEvent",
+]
+
+
+class LLMProvider(Verbs):
     """Base of all providers.
 
     Args:
@@ -128,93 +137,7 @@ class LLMProvider:
     async def shut(self) -> None:
         """Give back what `open` took. Called once by `close`."""
 
-    # --- the verbs --------------------------------------------------------------------------------------------------
-
-    async def execute(self, prompt: Any = None, system_prompt: str | None = None, **options: Any) -> Any:
-        """Answer a prompt.
-
-        Args:
-            prompt: a text, or messages in any spelling.
-            system_prompt: what the model shall be.
-            options: of this call: `temperature`, `top_p`, `max_tokens`, `seed`, `stop`, `frequency_penalty`,
-                `presence_penalty`, `reasoning_effort`, `tools`, `tool_choice`, `schema` or `response_format`, `config`
-                (a `GenerationConfig` or dict), `extra` (the backend's own parameters), `timeout`, `attempts`,
-                `backoff`, `api_type`, `on_unsupported`, `stream_mode`.
-
-        Returns:
-            An `LLMResponse`; with `StreamMode.ENABLED` a `TextStream`; with `StreamMode.AUTO` a `TextStream` that may
-            be iterated (it streams) or awaited (it does not).
-
-        Raises:
-            LLMProviderError: of the class that tells what happened; see `providers.exceptions`.
-        """
-        return await self._execute(prompt, system_prompt, options)
-
-    async def execute_chat_completion(self, messages: Any, **options: Any) -> Any:
-        """Answer a conversation; like `execute` with messages, through the chat interface."""
-        if self.config.api_type is not APIType.CHAT_COMPLETION:
-            options.setdefault("api_type", APIType.CHAT_COMPLETION)
-        return await self._execute(messages, options.pop("system_prompt", None), options)
-
-    async def execute_responses_api(
-        self,
-        input_message: Any,
-        instructions: str | None = None,
-        previous_response_id: str | None = None,
-        tools: Any = None,
-        **options: Any,
-    ) -> Any:
-        """Answer through an interface whose conversations the backend keeps.
-
-        Args:
-            input_message: a text, or messages.
-            instructions: what the model shall be.
-            previous_response_id: the `response_id` of the answer that this one continues.
-            tools: tools in any spelling.
-            options: as in `execute`.
-
-        Raises:
-            LLMProviderUnsupportedOperationError: the provider has no such interface.
-        """
-        options.update(api_type=APIType.RESPONSES, previous_response_id=previous_response_id, tools=tools)
-        return await self._execute(input_message, instructions, options)
-
-    async def complete(self, messages: Any, tools: Any = None, **options: Any) -> LLMResponse:
-        """Answer messages, never streaming, and report a failure of the backend as a value.
-
-        Args:
-            messages: a text, a dict, a `Message`, or a list of these.
-            tools: tools in any spelling.
-            options: as in `execute`.
-
-        Returns:
-            An `LLMResponse`; where the call failed, `ok` is false and `status` and `error` say why.
-
-        Raises:
-            LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
-        """
-        try:
-            return await self._calls.answer(self._request(messages, None, {"tools": tools, **options}, stream=False))
-        except MISTAKES:
-            raise
-        except LLMProviderError as error:
-            return failed(error, self.name, self.config.model_name)
-
-    def stream(self, messages: Any, tools: Any = None, **options: Any) -> AsyncGenerator[StreamEvent, None]:
-        """Answer messages as events; the last one is DONE with the whole answer, or ERROR with what went wrong.
-
-        Args:
-            messages: a text, a dict, a `Message`, or a list of these.
-            tools: tools in any spelling.
-            options: as in `execute`.
-
-        Returns:
-            An asynchronous generator; nothing is sent before its first event is asked for; closing it ends the call.
-
-        Raises:
-            LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
-        """
-        return self._calls.events(self._request(messages, None, {"tools": tools, **options}, stream=True))
+    # --- more verbs -------------------------------------------------------------------------------------------------
 
     async def embed(
         self, inputs: str | list[str], encoding_format: str = "float", dimensions: int | None = None, **options: Any
@@ -368,25 +291,6 @@ class LLMProvider:
         if not value:
             raise MissingCredentialsError(missing_key(type(self.settings), name), provider=self.name)
         return cast(str, value.get_secret_value() if hasattr(value, "get_secret_value") else value)
-
-    def _request(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
-        request = self._builder.build(messages, system, options, stream)
-        wanted = wants(request)
-        if wanted and not wanted <= self.understands:
-            missing = ", ".join(sorted(wanted - self.understands))
-            raise LLMProviderUnsupportedOperationError(
-                f"this provider does not do {missing}", provider=self.name, model=request.model
-            )
-        return request
-
-    async def _execute(self, messages: Any, system: str | None, options: dict[str, Any]) -> LLMResponse | TextStream:
-        mode = options.pop("stream_mode", None)
-        mode = self.config.stream_mode if mode is None else parse_enum(StreamMode, mode, "stream_mode")
-        request = self._request(messages, system, options, mode is not StreamMode.DISABLED)
-        if mode is StreamMode.DISABLED:
-            return await self._calls.answer(request)
-        whole = (lambda: self._calls.answer(request.replace(stream=False))) if mode is StreamMode.AUTO else None
-        return TextStream(lambda outcome: self._calls.text(request, outcome), whole)
 
 
 BaseProvider = LLMProvider

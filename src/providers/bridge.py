@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -34,7 +35,11 @@ class Bridge:
         Raises:
             RuntimeError: called from the loop's own thread, which would wait for itself for ever.
         """
-        loop = self._running()
+        try:
+            loop = self._running()
+        except RuntimeError:
+            # The interpreter is ending and starts no more threads: this one has to do.
+            return asyncio.run(coroutine)
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a sync call from inside a coroutine of the sync face; await the async one there")
@@ -81,7 +86,12 @@ class Bridge:
                 self._loop = asyncio.new_event_loop()
                 self._pid = os.getpid()
                 self._thread = threading.Thread(target=_serve, args=(self._loop, ready), name="providers", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:
+                    self._loop.close()
+                    self._loop = self._thread = None
+                    raise
                 ready.wait()
             return self._loop
 
@@ -106,6 +116,9 @@ async def _in_context(coroutine: Coroutine[Any, Any, T], context: contextvars.Co
 
 def _serve(loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
     asyncio.set_event_loop(loop)
+    # Our own, so that it can be shut down below without a further thread: when the interpreter ends there is none.
+    executor = ThreadPoolExecutor(thread_name_prefix="providers")
+    loop.set_default_executor(executor)
     loop.call_soon(ready.set)
     try:
         loop.run_forever()
@@ -116,7 +129,7 @@ def _serve(loop: asyncio.AbstractEventLoop, ready: threading.Event) -> None:
         loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         # Sessions close in here: each hangs on an asynchronous generator of its loop.
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        executor.shutdown(wait=True)
         loop.close()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from .base import LLMProvider
@@ -20,6 +20,7 @@ from .exceptions import (
     UnknownOptionError,
 )
 from .factory import create_llm_provider, get_cached_provider
+from .notices import warn
 from .types import GenerationConfig, LLMResponse, StreamEvent, StructuredOutput
 
 _WORKERS: Final = 16
@@ -73,7 +74,7 @@ class Client:
 
         Args:
             inputs: texts or messages; any iterable.
-            config: as in `get_response`.
+            config: as in `get_response`; `extra["conversations"]` holds a conversation for each input, in its place.
             schema: as in `get_response`.
             batch_options: `display_name`, `custom_ids` (one for each input, all different), `system` or
                 `system_instruction` (the system prompt), `max_workers` (most calls at a time, 16 where left out).
@@ -83,8 +84,9 @@ class Client:
         """
         if isinstance(inputs, str | bytes | Mapping) or not isinstance(inputs, Iterable):
             raise LLMProviderConfigurationError(f"inputs must be a list of prompts, not {type(inputs).__name__}")
-        batch = Batch(self.provider.name, list(inputs), dict(batch_options or {}))
-        bridge.run(batch.answer(self.provider, GenerationConfig.coerce(config), schema))
+        prompts, overlay = _with_conversations(list(inputs), GenerationConfig.coerce(config))
+        batch = Batch(self.provider.name, prompts, dict(batch_options or {}))
+        bridge.run(batch.answer(self.provider, overlay, schema))
         _keep(batch)
         return batch
 
@@ -212,7 +214,7 @@ class Batch:
         if failed:
             named = "; ".join(f"{key}: {error}" for key, error in itertools.islice(failed.items(), 3))
             more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
-            warnings.warn(f"{len(failed)} of {len(self._inputs)} inputs failed: {named}{more}", stacklevel=3)
+            warn(f"{len(failed)} of {len(self._inputs)} inputs failed: {named}{more}")
 
     def errors(self) -> dict[str, LLMProviderError]:
         """Custom id to error, for the inputs that failed."""
@@ -240,6 +242,21 @@ def _keep(batch: Batch) -> None:
     _batches[batch.id] = batch
     while len(_batches) > _MOST_BATCHES:
         _batches.pop(next(iter(_batches)), None)
+
+
+def _with_conversations(
+    inputs: list[Any], config: GenerationConfig | None
+) -> tuple[list[Any], GenerationConfig | None]:
+    """The prompts of a batch and its configuration, `extra["conversations"]` taken out of it and put in their place."""
+    talks = config.extra.get("conversations") if config is not None else None
+    if config is None or talks is None:
+        return inputs, config
+    if not isinstance(talks, list | tuple) or len(talks) != len(inputs) or "conversation" in config.extra:
+        raise LLMProviderConfigurationError(
+            f"extra['conversations'] must be a list of {len(inputs)} conversations, one for each input, without "
+            "extra['conversation'] beside it"
+        )
+    return list(talks), replace(config, extra={k: v for k, v in config.extra.items() if k != "conversations"})
 
 
 def _client_options(options: dict[str, Any]) -> dict[str, Any]:

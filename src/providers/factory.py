@@ -17,7 +17,7 @@ from .exceptions import LLMProviderConfigurationError, UnknownProviderError
 from .plugins import manager, normalize_name
 from .registry import provider_class
 from .settings import all_variables, default_model, default_provider, find_variable
-from .sources import files_stamp, read_toml
+from .sources import Found, files_stamp, read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS
 
@@ -54,8 +54,14 @@ def create_llm_provider(
         raise LLMProviderConfigurationError(f"config must be an LLMConfig, not {type(config).__name__}")
     if preset is not None:
         provider_type, model_name, options = _with_preset(preset, provider_type, model_name, options)
-    chosen, is_default = (provider_type, False) if provider_type is not None else (_default_name(), True)
-    cls = provider_class(chosen)
+    chosen, source = (provider_type, None) if provider_type is not None else _default_name()
+    try:
+        cls = provider_class(chosen)
+    except UnknownProviderError as error:
+        if source is None:
+            raise
+        raise UnknownProviderError(f"{source} says: {error.message}", provider=error.provider) from None
+    is_default = provider_type is None
     model = model_name if model_name is not None else options.pop("model", None)
     if model is None and (config is None or config.model_name is None):
         model = _default_model(cls, normalize_name(chosen), is_default)
@@ -67,6 +73,13 @@ def create_llm_provider(
     return cls(merged, **options)
 
 
+def _check_preset(table: Mapping[str, Found]) -> None:
+    """Say where a value came from that LLMConfig refuses; a provider's own settings are checked by the provider."""
+    for name, found in table.items():
+        if name in CONFIG_FIELDS:
+            LLMConfig().updated({name: found.value}, found.source)
+
+
 def _with_preset(
     preset: str, provider_type: str | None, model_name: Any, options: Mapping[str, Any]
 ) -> tuple[str, Any, dict[str, Any]]:
@@ -75,6 +88,7 @@ def _with_preset(
     if not table:
         known = ", ".join(toml.names("presets")) or "none"
         raise LLMProviderConfigurationError(f"no preset {preset!r} in {toml.searched}; presets there: {known}")
+    _check_preset(table)
     values = {key: found.value for key, found in table.items()}
     named = values.pop("provider", values.pop("provider_type", None))
     model = values.pop("model_name", values.pop("model", None))
@@ -87,13 +101,13 @@ def _with_preset(
     return chosen, model_name if model_name is not None else model if keep else None, {**values, **given}
 
 
-def _default_name() -> str:
+def _default_name() -> tuple[str, str | None]:
     found = default_provider()
     if found is not None:
-        return str(found.value).strip()
+        return str(found.value).strip(), found.source
     for _, variable, name in manager.default_candidates():
         if variable is None or find_variable(variable) is not None:
-            return name
+            return name, None
     variables = sorted({variable for _, variable, _ in manager.default_candidates() if variable})
     wanted = f"set DEFAULT_LLM_PROVIDER or one of {', '.join(variables)}" if variables else "set DEFAULT_LLM_PROVIDER"
     raise UnknownProviderError(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any, TypeAlias
 
 from .exceptions import UnsupportedParameterError
+from .notices import warn
 from .types import Request
 
 ParamTable: TypeAlias = Mapping[str, str | Callable[[dict[str, Any], Any], None]]
@@ -30,7 +30,8 @@ def map_params(
         refused: name to reason, for parameters that this model does not take.
 
     Returns:
-        `{"sent": {wire name: value}, "left_out": {name: reason}}`, for `metadata["params"]`.
+        `{"sent": {wire name: value}, "left_out": {name: reason}}`, for `metadata["params"]`. `sent` holds every extra,
+        those among them that took the place of something in the body.
 
     Raises:
         UnsupportedParameterError: a given parameter cannot be honoured and `request.on_unsupported` is `"error"`.
@@ -51,7 +52,10 @@ def map_params(
     if left_out:
         report_left_out(request, left_out)
     # A dict keeps its order: what was not there before stands behind what was.
-    return {"sent": dict(islice(body.items(), before, None)), "left_out": left_out}
+    sent = dict(islice(body.items(), before, None))
+    if request.extras:
+        sent.update(request.extras)
+    return {"sent": sent, "left_out": left_out}
 
 
 def report_left_out(request: Request, left_out: Mapping[str, str]) -> None:
@@ -66,4 +70,4 @@ def report_left_out(request: Request, left_out: Mapping[str, str]) -> None:
     text = "; ".join(f"{name}={request.params.get(name)!r} was not sent: {left_out[name]}" for name in given)
     if request.on_unsupported == "error":
         raise UnsupportedParameterError(text, model=request.model)
-    warnings.warn(f"{request.model}: {text}", UnsupportedParameterWarning, stacklevel=2)
+    warn(f"{request.model}: {text}", UnsupportedParameterWarning)

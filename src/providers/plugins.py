@@ -23,7 +23,7 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pluggy
@@ -40,6 +40,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 logger = logging.getLogger("providers.plugins")
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+# What the machine refuses may be granted a moment later; what the code says will be said again.
+_PASSING: Final = (OSError, MemoryError)
 _RANKED: Final = re.compile(r"(\d+)(?:\.(\w+))?")
 
 
@@ -101,8 +103,6 @@ class PluginManager:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._plugins: dict[str, _Plugin] | None = None
-        self._hooks = pluggy.PluginManager(GROUP)
-        self._hooks.add_hookspecs(Hooks)
         self._names: dict[str, list[EntryPoint]] = {}
         self._defaults: list[tuple[int, str | None, str]] = []
 
@@ -110,8 +110,6 @@ class PluginManager:
         """Look for plugins anew at the next use, for instance after an installation."""
         with self._lock:
             self._plugins = None
-            self._hooks = pluggy.PluginManager(GROUP)
-            self._hooks.add_hookspecs(Hooks)
 
     def find(self) -> dict[str, _Plugin]:
         """All installed plugins by name, found through metadata alone; nothing of theirs is imported."""
@@ -148,6 +146,9 @@ class PluginManager:
     def load(self, name: str) -> type[LLMProvider]:
         """The provider class of an installed plugin; its module is imported at the first time.
 
+        A plugin that fails stays quarantined, except where what failed may pass (`OSError`, `MemoryError`): then the
+        next request tries again.
+
         Raises:
             UnknownProviderError: no plugin has that name.
             PluginError: the plugin is quarantined; what it raised is the cause.
@@ -156,56 +157,35 @@ class PluginManager:
         plugin = self.find().get(name)
         if plugin is None:
             raise UnknownProviderError(f"no plugin brings a provider named {name!r}", provider=name)
-        self._load(name, plugin)
-        if plugin.cls is None:
-            kind = MissingDependencyError if isinstance(plugin.error, ModuleNotFoundError) else PluginError
-            why = f"the provider {name!r} cannot be used: {plugin.info.reason}"
-            raise kind(why, provider=name) from plugin.error
-        return plugin.cls
+        with plugin.lock:
+            self._load(name, plugin)
+            cls, error, reason = plugin.cls, plugin.error, plugin.info.reason
+        if cls is None:
+            kind = MissingDependencyError if isinstance(error, ModuleNotFoundError) else PluginError
+            raise kind(f"the provider {name!r} cannot be used: {reason}", provider=name) from error
+        return cls
 
     def _load(self, name: str, plugin: _Plugin) -> None:
         with plugin.lock:
-            if plugin.cls is None and plugin.info.state == "available":
+            if plugin.cls is None and (plugin.info.state == "available" or isinstance(plugin.error, _PASSING)):
                 self._load_now(name, plugin)
 
     def _load_now(self, name: str, plugin: _Plugin) -> None:
         assert plugin.entry is not None
+        # The info is replaced and not changed: somebody may be looking at the one that was given out.
         try:
-            plugin.cls = named(self._class_of(name, plugin.entry.load()), name)
+            cls = named(_class_of(name, plugin.entry.load()), name)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # SystemExit too: a plugin must not be able to end the program
             plugin.error = error
-            plugin.info.state = "quarantined"
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            plugin.info.reason = f"{plugin.info.distribution or plugin.entry.value} failed to load: {what}"
-            logger.warning("provider %r is quarantined: %s", name, plugin.info.reason)
+            reason = f"{plugin.info.distribution or plugin.entry.value} failed to load: {what}"
+            plugin.info = replace(plugin.info, state="quarantined", reason=reason)
+            logger.warning("provider %r is quarantined: %s", name, reason)
         else:
-            plugin.info.state = "loaded"
-
-    def _class_of(self, name: str, target: Any) -> type[LLMProvider]:
-        if isinstance(target, type):
-            return check_provider_class(name, target)
-        with self._lock:
-            return self._class_by_hook(name, target)
-
-    def _class_by_hook(self, name: str, target: Any) -> type[LLMProvider]:
-        if target not in self._hooks.get_plugins():
-            self._hooks.register(target)
-            self._hooks.check_pending()
-        # Only this plugin's own hook: others may be loaded, and what they bring is not asked for here.
-        callers = self._hooks.get_hookcallers(target) or []
-        if not any(caller.name == "llm_providers" for caller in callers):
-            raise PluginError(f"{target!r} has no function llm_providers() marked with @hookimpl")
-        others = [plugin for plugin in self._hooks.get_plugins() if plugin is not target]
-        brought: dict[str, Any] = {}
-        for classes in self._hooks.subset_hook_caller("llm_providers", remove_plugins=others)():
-            if not isinstance(classes, Mapping):
-                raise PluginError(f"its llm_providers() must return a dict of name to class, not {classes!r}")
-            brought.update({normalize_name(key): cls for key, cls in classes.items()})
-        if name not in brought:
-            raise PluginError(f"its llm_providers() brings {sorted(brought)}, not {name!r}")
-        return check_provider_class(name, brought[name])
+            plugin.cls, plugin.error = cls, None
+            plugin.info = replace(plugin.info, state="loaded", reason=None)
 
     def infos(self, *, check: bool) -> dict[str, ProviderInfo]:
         """What is known of each plugin.
@@ -257,6 +237,27 @@ class PluginManager:
         return self._defaults
 
 
+def _class_of(name: str, target: Any) -> type[LLMProvider]:
+    if isinstance(target, type):
+        return check_provider_class(name, target)
+    # A manager of hooks for this plugin alone: what others bring is not asked for, and a hook that takes long keeps
+    # nobody waiting who asks for another provider.
+    hooks = pluggy.PluginManager(GROUP)
+    hooks.add_hookspecs(Hooks)
+    hooks.register(target)
+    hooks.check_pending()
+    if not hooks.hook.llm_providers.get_hookimpls():
+        raise PluginError(f"{target!r} has no function llm_providers() marked with @hookimpl")
+    brought: dict[str, Any] = {}
+    for classes in hooks.hook.llm_providers():
+        if not isinstance(classes, Mapping):
+            raise PluginError(f"its llm_providers() must return a dict of name to class, not {classes!r}")
+        brought.update({normalize_name(key): cls for key, cls in classes.items()})
+    if name not in brought:
+        raise PluginError(f"its llm_providers() brings {sorted(brought)}, not {name!r}")
+    return check_provider_class(name, brought[name])
+
+
 def missing_packages(cls: type[LLMProvider]) -> list[str]:
     """Import names of packages that a provider needs and that are not installed."""
     missing = []
@@ -280,9 +281,11 @@ def check_provider_class(name: str, cls: Any) -> type[LLMProvider]:
         raise PluginError(f"the provider {name!r} must be a subclass of providers.LLMProvider, not {cls!r}")
     if all(getattr(cls, verb) is getattr(LLMProvider, verb) for verb in ("generate", "execute", "complete", "stream")):
         raise PluginError(f"the provider {name!r} ({cls.__qualname__}) has no generate(): it cannot answer anything")
-    if not callable(cls.generate) or inspect.iscoroutinefunction(cls.generate):
+    generate = cls.generate
+    if not callable(generate) or inspect.iscoroutinefunction(generate) or inspect.isgeneratorfunction(generate):
+        what = ", and it is a plain generator: write `async def`" if inspect.isgeneratorfunction(generate) else ""
         raise PluginError(
-            f"generate() of the provider {name!r} ({cls.__qualname__}) must be an async function with yield"
+            f"generate() of the provider {name!r} ({cls.__qualname__}) must be an async function with yield{what}"
         )
     lacking = [key for key in dir(cls) if getattr(getattr(cls, key, None), "__isabstractmethod__", False)]
     if lacking:

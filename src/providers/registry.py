@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Final
 
 from .base import LLMProvider
-from .exceptions import LLMProviderConfigurationError, MissingDependencyError, UnknownProviderError
+from .exceptions import (
+    LLMProviderConfigurationError,
+    LLMProviderError,
+    MissingDependencyError,
+    UnknownProviderError,
+)
 from .plugins import ProviderInfo, check_provider_class, manager, missing_packages, named, normalize_name
+from .profiles import TABLE_SOURCES, ProfileTable
+from .profiles import ModelProfile as ModelProfile  # whose `get` finds what is registered here
 
 _registered: Final[dict[str, type[LLMProvider]]] = {}
 _resolved: Final[dict[str, type[LLMProvider]]] = {}
@@ -29,7 +37,7 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
     """
     key = normalize_name(name)
     check_provider_class(key, cls)
-    # Looked for before our own lock is taken: a plugin that registers something while it is loaded holds the manager's.
+    # Looked for before our own lock is taken, so that no thread ever holds two locks of this house at once.
     plugin = None if replace else manager.find().get(key)
     with _lock:
         old = _registered.get(key)
@@ -70,7 +78,7 @@ def provider_class(name: str) -> type[LLMProvider]:
         key = normalize_name(name)
     except LLMProviderConfigurationError as error:
         raise UnknownProviderError(f"{error.message}; {_what_there_is()}") from None
-    cls = _registered.get(key)
+    cls = registered = _registered.get(key)
     if cls is None:
         if key not in manager.find():
             raise UnknownProviderError(f"no provider is named {name!r}; {_what_there_is()}{_what_to_install(key)}")
@@ -82,7 +90,10 @@ def provider_class(name: str) -> type[LLMProvider]:
         raise MissingDependencyError(
             f"the provider {key!r} needs the package {', '.join(missing)}, which is not installed{brings}", provider=key
         )
-    _resolved[name] = cls
+    with _lock:
+        # Another thread may have replaced the class meanwhile; what is kept here would bring the old one back for good.
+        if _registered.get(key) is registered:
+            _resolved[name] = cls
     return cls
 
 
@@ -98,6 +109,21 @@ def available_providers(*, check: bool = True) -> dict[str, ProviderInfo]:
         for name, cls in _registered.items():
             infos[name] = ProviderInfo(name, "registered", cls.__module__)
     return dict(sorted(infos.items()))
+
+
+def _profile_tables() -> Iterator[ProfileTable]:
+    """The models' data of all providers, those of this process first; a provider that cannot be loaded has none."""
+    for cls in dict.fromkeys(_registered.values()):
+        yield cls.profiles
+    for name in sorted(manager.find().keys() - _registered.keys()):
+        try:
+            cls = manager.load(name)
+        except LLMProviderError:
+            continue  # quarantined; available_providers() tells why
+        yield cls.profiles
+
+
+TABLE_SOURCES.append(_profile_tables)
 
 
 def _what_there_is() -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 from .exceptions import LLMProviderConfigurationError, UnknownOptionError
+from .notices import warn
 from .types import (
     APIType,
     GenerationConfig,
@@ -15,6 +15,7 @@ from .types import (
     Messages,
     Request,
     RetryPolicy,
+    StreamMode,
     StructuredOutput,
     ToolChoice,
     coerce_tools,
@@ -25,6 +26,11 @@ from .types.config import CHECKS, PARAMETERS, parse_enum, unknown_option
 _PARAMETERS: Final = frozenset(PARAMETERS)
 _NOTHING: Final[frozenset[str]] = frozenset()
 _CHECKED: Final = ("timeout", "extra", "on_unsupported")
+_TEXTS: Final = (
+    ("system_prompt", "system prompt"),
+    ("system", "system prompt"),
+    ("previous_response_id", "previous_response_id"),
+)
 _MAX_WAIT: Final = RetryPolicy().max_wait
 _CACHE_FLAGS: Final = frozenset({"cache_response", "cache_collection", "rewrite_cache", "regen_cache"})
 _OPTIONS: Final = frozenset(
@@ -55,7 +61,8 @@ class RequestBuilder:
 
     Parameters: a call's keyword arguments go over its `config`, which goes over the provider's `LLMConfig`; `None` is
     "not given" everywhere. System prompt: the call's own, then `config.extra["system"]` (or `system_instruction`), then
-    `LLMConfig.system`, then the conversation's; two different ones are a warning.
+    `LLMConfig.system`, then the conversation's; two different ones are a warning. Where one thing has two names
+    (`system_prompt` and `system`, `schema` and `response_format`), both at once are a warning or an error.
 
     Args:
         provider: the provider's name, for messages.
@@ -126,7 +133,12 @@ class RequestBuilder:
         if extra:
             config_system = _take_system(extra)
             conversation = extra.pop("conversation", None)
-            extra.pop("conversations", None)
+            if extra.pop("conversations", None) is not None:
+                raise LLMProviderConfigurationError(
+                    "extra['conversations'] is for batches, one for each input; a single call takes its messages, or "
+                    "extra['conversation']",
+                    provider=self._provider,
+                )
             _absorb(extra, layer)
         call = {name: options[name] for name in options if name in _PARAMETERS}
         if call:
@@ -136,19 +148,25 @@ class RequestBuilder:
             extra.update({key: value for key, value in conversation.items() if key != "messages"})
             conversation = conversation["messages"]
         own_system, rest = self._read(messages if conversation is None else conversation)
-        own_prompt = options.get("system_prompt", options.get("system"))
-        for name, text in (
-            ("system prompt", own_prompt),
-            ("previous_response_id", options.get("previous_response_id")),
-        ):
-            if text is not None and not isinstance(text, str):
-                raise LLMProviderConfigurationError(f"a {name} must be a text, not {type(text).__name__}")
+        for key, name in _TEXTS:
+            if key in options and not isinstance(options[key], str):
+                raise LLMProviderConfigurationError(f"a {name} must be a text, not {type(options[key]).__name__}")
+        if "stream_mode" in options:
+            _check_mode(options["stream_mode"], stream)
+        if "schema" in options and "response_format" in options:
+            raise LLMProviderConfigurationError(
+                "schema and response_format are two names of one thing: give one of them"
+            )
+        own_prompt = system
+        if "system_prompt" in options or "system" in options:
+            prompts = {key: options.get(key) for key in ("system_prompt", "system")}
+            own_prompt = _first({"the call's": system, **{f"{key}=": text for key, text in prompts.items()}})
         if not _CACHE_FLAGS.isdisjoint(options):
             _warn_cache(options)
         return Request(
             config.model_name or "",
             rest,
-            self._pick_system(system if system is not None else own_prompt, config_system, own_system),
+            self._pick_system(own_prompt, config_system, own_system),
             {**self._params, **layer} if layer else self._params,
             self._given | layer.keys() if layer else self._given,
             {**self._extras, **extra} if extra else self._extras,
@@ -180,13 +198,13 @@ class RequestBuilder:
     def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
         if call is None and config is None and conversation is None:
             return self._system
-        found = [text for text in (call, config, self._system, conversation) if text is not None]
-        if len(set(found)) > 1:
-            names = ("the call's", "config.extra's", "LLMConfig's", "the conversation's")
-            values = (call, config, self._system, conversation)
-            named = [name for name, text in zip(names, values, strict=True) if text is not None]
-            warnings.warn(f"several system prompts: {named[0]} is used, not {', '.join(named[1:])}", stacklevel=5)
-        return found[0] if found else None
+        prompts = {
+            "the call's": call,
+            "config.extra's": config,
+            "LLMConfig's": self._system,
+            "the conversation's": conversation,
+        }
+        return _first(prompts)
 
 
 def wants(request: Request) -> frozenset[str]:
@@ -214,16 +232,35 @@ def wants(request: Request) -> frozenset[str]:
 def _warn_cache(options: Mapping[str, Any]) -> None:
     asked = sorted(name for name in _CACHE_FLAGS if options.get(name))
     if asked:
-        warnings.warn(f"{', '.join(asked)}: this provider has no response cache; the call is made", stacklevel=6)
+        warn(f"{', '.join(asked)}: this provider has no response cache; the call is made")
 
 
 def _take_system(extra: dict[str, Any]) -> str | None:
     """Take the system prompt out of extra parameters, under either of its names."""
-    system, alias = extra.pop("system", None), extra.pop("system_instruction", None)
-    found = system if system is not None else alias
-    if found is not None and not isinstance(found, str):
-        raise LLMProviderConfigurationError(f"extra['system'] must be a text, not {type(found).__name__}")
-    return found
+    if "system" not in extra and "system_instruction" not in extra:
+        return None
+    found = {f"extra['{key}']": extra.pop(key, None) for key in ("system", "system_instruction")}
+    for name, text in found.items():
+        if text is not None and not isinstance(text, str):
+            raise LLMProviderConfigurationError(f"{name} must be a text, not {type(text).__name__}")
+    return _first(found)
+
+
+def _first(prompts: Mapping[str, str | None]) -> str | None:
+    """The first system prompt that is there, with a warning where another one says something else."""
+    found = [text for text in prompts.values() if text is not None]
+    if len(found) > 1 and len(set(found)) > 1:
+        used, *others = [name for name, text in prompts.items() if text is not None]
+        warn(f"several system prompts: {used} is used, not {', '.join(others)}")
+    return found[0] if found else None
+
+
+def _check_mode(value: Any, stream: bool) -> None:
+    """A verb that always streams, or never does, takes no other mode (`execute` has read its own before)."""
+    mode = parse_enum(StreamMode, value, "stream_mode")
+    if mode is not StreamMode.AUTO and (mode is StreamMode.ENABLED) is not stream:
+        verb = "this verb always streams" if stream else "this verb never streams"
+        raise LLMProviderConfigurationError(f"{verb}, so stream_mode={mode.value!r} cannot be; execute() takes it")
 
 
 def _absorb(extra: dict[str, Any], params: dict[str, Any]) -> frozenset[str]:

@@ -16,6 +16,7 @@ from dataclasses import Field, dataclass, field, fields
 from typing import Any, ClassVar, Final, TypeVar
 
 from .exceptions import LLMProviderConfigurationError
+from .notices import warn
 from .sources import ConfigurationWarning, Found, house_variable, read_dotenv, read_toml
 from .types import Secret
 from .types.config import unknown_option
@@ -156,21 +157,18 @@ def find_variable(*names: str) -> Found | None:
 
 
 def _warn_unknown(cls: type[ProviderSettings], provider: str, table: Mapping[str, Found]) -> None:
-    import warnings
 
     known = {item.name for item in settings_fields(cls)}
     for name in table.keys() - known:
         text = unknown_option(name, known, f"{table[name].source}: {provider}")
-        warnings.warn(f"{text}; it is passed over", ConfigurationWarning, stacklevel=5)
+        warn(f"{text}; it is passed over", ConfigurationWarning)
 
 
 def _warn_clash(provider: str, name: str, found: Found) -> None:
-    import warnings
 
-    warnings.warn(
+    warn(
         f"{provider}: {found.name} and {found.clash} hold different values; {name} is taken from {found.name}",
         ConfigurationWarning,
-        stacklevel=5,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from .exceptions import LLMProviderConfigurationError
+from .notices import warn
 
 ENV_FILE: Final = "LLM_PROVIDERS_ENV_FILE"
 NO_DOTENV: Final = "LLM_PROVIDERS_NO_DOTENV"
@@ -129,7 +129,7 @@ def _load_dotenv(path: str) -> DotEnv:
             raise OSError(f"it is larger than {_MOST_BYTES:,} bytes")
         raw = Path(path).read_bytes()
     except OSError as error:
-        warnings.warn(f"{path} cannot be read and is passed over: {error}", ConfigurationWarning, stacklevel=4)
+        warn(f"{path} cannot be read and is passed over: {error}", ConfigurationWarning)
         return DotEnv()
     from io import StringIO
 
@@ -150,9 +150,7 @@ def _load_dotenv(path: str) -> DotEnv:
                 bad.append(line)
     if bad:
         places = ", ".join(map(str, bad[:10])) + (", ..." if len(bad) > 10 else "")
-        warnings.warn(
-            f"{path}: line {places} cannot be read as NAME=value and is passed over", ConfigurationWarning, stacklevel=4
-        )
+        warn(f"{path}: line {places} cannot be read as NAME=value and is passed over", ConfigurationWarning)
     values = dotenv_values(stream=StringIO("".join(original for _, _, original in good)))
     lines = {key: line for key, line, _ in good}
     found = DotEnv()

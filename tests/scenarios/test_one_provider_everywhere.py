@@ -178,7 +178,7 @@ def test_few_descriptors(retries: int, start: Callable[..., Program]) -> None:
 def test_clearing_the_cache_during_streams(start: Callable[..., Program], server: LoopbackServer) -> None:
     """F-140: a dropped provider lives until its last stream, in whichever loop, has ended; then it is closed."""
     program = start("clear_cache")
-    program.reach("the old one is closed")
+    program.reach("the old one rested")
     program.reach("cleared")
     assert server.wait_until(lambda: server.open_connections == 0, 2), server.open_connections
     program.go_on()

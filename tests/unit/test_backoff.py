@@ -12,6 +12,7 @@ import pytest
 
 from providers import (
     LLMProviderConfigurationError,
+    LLMProviderConnectionError,
     LLMProviderError,
     LLMProviderRateLimitError,
     LLMProviderServerError,
@@ -67,9 +68,24 @@ def test_a_hint_goes_before_the_policy_and_jitter_only_adds_to_it() -> None:
     assert len(set(waits)) > 100
     exact = RetryPolicy(jitter=False)
     assert next_wait(exact, 1, LLMProviderRateLimitError("no", retry_after=10.0)) == 10.0
-    assert next_wait(exact, 1, LLMProviderRateLimitError("no", retry_after=0.0)) == 0.0
+    assert next_wait(exact, 1, LLMProviderRateLimitError("no", retry_after=0.05)) == 0.05
     assert next_wait(exact, 1, LLMProviderRateLimitError("no", retry_after=60.0)) == 60.0
     assert next_wait(exact, 1, LLMProviderRateLimitError("no", retry_after=60.001)) is None
+
+
+def test_a_servers_zero_does_not_bring_everybody_back_in_step() -> None:
+    """`Retry-After: 0`, or a date that is past, says no more than that the server has no time to name."""
+    for kind in (LLMProviderRateLimitError, LLMProviderServerError):
+        waits = [next_wait(RetryPolicy(initial_wait=2.0), 2, kind("no", retry_after=0.0)) for _ in range(200)]
+        assert all(wait is not None and 2.0 <= wait <= 4.0 for wait in waits)
+        assert len(set(waits)) > 100
+
+
+def test_a_connection_that_was_lost_while_idle_is_tried_again_at_once() -> None:
+    assert next_wait(RetryPolicy(), 1, LLMProviderConnectionError("lost", retry_after=0.0)) == 0.0
+    wait = next_wait(RetryPolicy(), 1, LLMProviderConnectionError("refused"))
+    assert wait is not None
+    assert wait >= 0.5
 
 
 @pytest.mark.parametrize("hint", [-5.0, math.nan, -math.inf])

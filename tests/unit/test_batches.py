@@ -168,3 +168,27 @@ def test_the_snippets_polling_loops_end() -> None:
         status = batch.status()
         assert status in good
         assert status not in ("failed", "expired", "canceled", "FAILED", "CANCELLED")
+
+
+def test_options_of_the_provider_reach_a_batch() -> None:
+    """F-021, F-044: as they reach `get_response`."""
+    assert create_batch(["a"], "keyed", "m", seed=5, max_tokens=7, api_type="chat_completion").results() == ["a"]
+    [request] = Keyed.seen
+    assert (request.params["seed"], request.params["max_tokens"]) == (5, 7)
+    with pytest.raises(TypeError, match="tiemout"):
+        create_batch(["a"], "keyed", "m", tiemout=5)
+
+
+def test_a_conversation_for_each_input() -> None:
+    """F-047."""
+    talks = [[{"role": "user", "content": "one"}, {"role": "assistant", "content": "1"}, "two"], "three"]
+    config: dict[str, Any] = {"extra": {"conversations": talks, "system": "be kind", "top_k": 1}}
+    assert client("keyed", "m").submit_batch(["a", "b"], config).results() == ["two", "three"]
+    assert sorted(len(request.messages) for request in Keyed.seen) == [1, 3]
+    assert {(request.system, *request.extras.items()) for request in Keyed.seen} == {("be kind", ("top_k", 1))}
+    assert set(config["extra"]) == {"conversations", "system", "top_k"}
+    Keyed.seen = []
+    for bad in ({"conversations": ["x"]}, {"conversations": "ab"}, {"conversations": ["x", "y"], "conversation": "z"}):
+        with pytest.raises(ValueError, match="2 conversations, one for each input"):
+            client("keyed", "m").submit_batch(["a", "b"], {"extra": bad})
+    assert Keyed.seen == []

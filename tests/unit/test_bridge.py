@@ -282,7 +282,7 @@ def test_a_forked_child_has_a_loop_of_its_own(python: Any) -> None:
             print("child", inside is not None, flush=True)
             sys.exit(0)
         _, status = os.waitpid(child, 0)
-        print("parent", status, bridge.run(loop()) == before)
+        print("parent", status, bridge.run(loop()) == before, flush=True)
         child = os.fork()
         if child == 0:
             sys.exit(0)

@@ -162,3 +162,23 @@ async def test_none_is_not_given_and_never_sent() -> None:
     assert set(response.metadata["body"]) <= {"wire_temperature"}
     response = await KnowsAll(LLMConfig("m", temperature=None)).execute("hi")
     assert response.metadata["body"] == {}
+
+
+def test_an_extra_that_replaces_something_is_listed_as_sent() -> None:
+    """F-007, F-042: what was sent can be read afterwards, also where the body had another value."""
+    body = {"model": "m", "messages": []}
+    found = map_params(request({"max_tokens": 1}, extras={"model": "other", "max_out": 9, "top_k": None}), TABLE, body)
+    assert body == {"model": "other", "messages": [], "max_out": 9, "top_k": None}
+    assert found["sent"] == {"model": "other", "max_out": 9, "top_k": None}
+
+
+async def test_none_in_a_configuration_and_none_as_an_option() -> None:
+    """F-133: `LLMConfig(temperature=None)` sends none, `timeout=None` has no limit; as options neither is given."""
+    quiet = KnowsAll(LLMConfig("m", temperature=None, timeout=None))
+    assert quiet.config.timeout is None
+    assert (await quiet.execute("hi")).metadata["body"] == {}
+    usual = KnowsAll("m", temperature=None, timeout=None)
+    assert (usual.config.temperature, usual.config.timeout) == (0.7, 60)
+    assert (await usual.execute("hi", temperature=None, timeout=None)).metadata["body"] == {"wire_temperature": 0.7}
+    over = KnowsAll(LLMConfig("m", temperature=0.1, timeout=5), temperature=None, timeout=None)
+    assert (over.config.temperature, over.config.timeout) == (0.1, 5)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from providers import LLMProvider, LLMProviderConfigurationError, ModelProfile
+from providers import (
+    LLMProvider,
+    LLMProviderConfigurationError,
+    LLMProviderUnsupportedOperationError,
+    ModelProfile,
+    StreamEvent,
+    register_provider,
+    unregister_provider,
+)
 from providers.profiles import ProfileTable, estimate_tokens
 
 pytestmark = pytest.mark.usefixtures("house")
@@ -20,6 +29,7 @@ def table(house: Path) -> ProfileTable:
     models = {
         "fast-2-think*": {"reasoning_model": True, "accepts_default_temperature": False},
         "fast-2": {"context_window": 2000, "refuses": {"top_p": "no"}, "reasoning_efforts": ["low"]},
+        "fast-2*": {"reasoning_efforts": ["high"], "max_output_tokens": 3},
         "fast*": {"context_window": 1000, "refuses": {"seed": "no"}, "price": 1},
     }
     path.write_text(json.dumps({"default_model": "fast-2", "models": models}), encoding="utf-8")
@@ -31,11 +41,95 @@ def test_entries_are_laid_over_each_other_the_longest_key_last(table: ProfileTab
     assert table.get("fast-1").context_window == 1000
     found = table.get("fast-2")
     assert (found.context_window, dict(found.refuses), found.known) == (2000, {"seed": "no", "top_p": "no"}, True)
-    assert (found.reasoning_efforts, found.data) == (("low",), {"price": 1})
+    # "fast-2*" is longer than the model's whole name, which comes last all the same.
+    assert (found.reasoning_efforts, found.max_output_tokens, found.data) == (["low"], 3, {"price": 1})
     assert table.get("fast-2-thinking").reasoning_model
     assert table.get("fast-2-thinking").context_window == 1000
     assert table.get("fast-2-thinking").accepts_default_temperature is False
     assert table.get("fast-2") is table.get("fast-2")
+
+
+@pytest.fixture
+def two_providers(house: Path, table: ProfileTable) -> Iterator[ProfileTable]:
+    """`beta` knows names, `alpha` knows only how names begin, and comes first."""
+    path = house / "alpha.json"
+    path.write_text(json.dumps({"models": {"*": {"context_window": 1}}}), encoding="utf-8")
+
+    class Alpha(LLMProvider):
+        name = "alpha"
+        profiles = ProfileTable(path)
+
+        async def generate(self, request: object) -> AsyncIterator[StreamEvent]:  # type: ignore[override]
+            yield StreamEvent.finish("stop")
+
+    class Beta(Alpha):
+        name = "beta"
+        profiles = table
+
+    register_provider("alpha", Alpha)
+    register_provider("beta", Beta)
+    yield table
+    unregister_provider("alpha")
+    unregister_provider("beta")
+
+
+def test_a_profile_is_found_by_name_in_whatever_provider_has_data_of_it(two_providers: ProfileTable) -> None:
+    """F-117: the exact name first, whichever provider comes first; then the beginning of names."""
+    assert ModelProfile.get("fast-2") is two_providers.get("fast-2")
+    assert ModelProfile.get("fast-2").context_window == 2000
+    assert ModelProfile.get("slow-1").context_window == 1
+
+
+def test_a_profile_is_found_in_the_users_file(two_providers: ProfileTable, house: Path) -> None:
+    """F-117, C-26."""
+    (house / "config").mkdir()
+    path = house / "config" / "models.toml"
+    path.write_text('[models."fast-2"]\ncontext_window = 9\n[models.mine]\nmax_input_tokens = 8\n', encoding="utf-8")
+    assert ModelProfile.get("fast-2").context_window == 9
+    assert ModelProfile.get("mine").max_input_tokens == 8
+    path.write_text("[models.mine]\nmax_input_tokens = true\n", encoding="utf-8")
+    with pytest.raises(LLMProviderConfigurationError, match="max_input_tokens"):
+        ModelProfile.get("mine")
+
+
+def test_a_name_that_no_data_know_is_refused_with_those_that_are_near(two_providers: ProfileTable) -> None:
+    """F-117."""
+    unregister_provider("alpha")  # whose data fit any name
+    with pytest.raises(LLMProviderConfigurationError, match=r"'fsat-2'; did you mean .*fast-2.*\?"):
+        ModelProfile.get("fsat-2")
+    with pytest.raises(ValueError, match=r"'entirely different'; known by name: .*fast-2"):
+        ModelProfile.get("entirely different")
+    with pytest.raises(LLMProviderConfigurationError, match="must be a text"):
+        ModelProfile.get(5)  # type: ignore[arg-type]
+
+
+def test_a_class_of_a_plugins_own_makes_its_profiles(house: Path) -> None:
+    """F-118: so a plugin counts exactly."""
+
+    class Exact(ModelProfile):
+        __slots__ = ()
+
+        def count_tokens(self, text: str) -> int:
+            return 42
+
+    path = house / "own.json"
+    path.write_text('{"models": {"m*": {"context_window": 7}}}', encoding="utf-8")
+    found = ProfileTable(path, Exact).get("m1")
+    assert (type(found), found.context_window, found.count_tokens("x")) == (Exact, 7, 42)
+
+
+def test_any_profile_estimates_tokens_and_says_so(table: ProfileTable) -> None:
+    """F-118."""
+    found = table.get("fast-2")
+    assert (found.count_tokens("four" * 10), found.token_counter) == (10, "estimate")
+    with pytest.raises(LLMProviderConfigurationError, match="takes a text, not NoneType"):
+        found.count_tokens(None)  # type: ignore[arg-type]
+    with pytest.raises(LLMProviderUnsupportedOperationError):
+        found.parse_usage({})
+
+
+def test_a_profile_can_be_a_key(table: ProfileTable) -> None:
+    assert {table.get("fast-2"): 1}[table.get("fast-2")] == 1
 
 
 def test_any_name_is_accepted(table: ProfileTable) -> None:

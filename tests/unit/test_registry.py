@@ -201,3 +201,31 @@ def test_a_plugin_may_register_while_another_thread_does(python: Any, install: A
 
     src = Path(__file__).resolve().parents[2] / "src"
     assert python(code, path=[src, site]).stdout == "False False\n"
+
+
+def test_a_plain_generator_is_told_at_once() -> None:
+    """Bad input 18: not "requires an object with __aiter__" in the middle of a call."""
+
+    class Forgot(LLMProvider):
+        def generate(self, request: Request) -> Any:
+            yield StreamEvent.token("x")
+
+    with pytest.raises(PluginError, match=r"generate.*async function with yield.*plain generator: write `async def`"):
+        register_provider("custom", Forgot)
+
+
+def test_a_class_that_is_replaced_while_it_is_looked_up_does_not_come_back() -> None:
+    """Bad input 21."""
+    first, second = make("First"), make("Second")
+
+    class Meddling(tuple[str, ...]):
+        """Packages whose names are read in the very middle of a look-up."""
+
+        def __iter__(self) -> Any:
+            register_provider("custom", second, replace=True)
+            return super().__iter__()
+
+    first.requires = Meddling()
+    register_provider("custom", first)
+    assert provider_class("custom") is first
+    assert provider_class("custom") is second

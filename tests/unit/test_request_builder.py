@@ -18,6 +18,7 @@ from providers import (
     UnknownOptionError,
 )
 from providers.request_builder import RequestBuilder
+from providers.testing import EchoProvider
 
 
 def build(
@@ -270,3 +271,82 @@ def test_a_request_is_one_frozen_value() -> None:
         request.model = "x"  # type: ignore[misc]
     assert request.replace(model="x").model == "x"
     assert request.model == "m"
+
+
+# --- two spellings of one thing
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "used", "said"),
+    [
+        (None, {"system_prompt": "a", "system": "b"}, "a", "system_prompt= is used, not system="),
+        ("a", {"system": "b"}, "a", "the call's is used, not system="),
+        ("a", {"system_prompt": "b"}, "a", "the call's is used, not system_prompt="),
+        ("a", {"system_prompt": "a", "system": "b"}, "a", "the call's is used, not system_prompt=, system="),
+        (None, {"extra": {"system": "a", "system_instruction": "b"}}, "a",
+         "extra['system'] is used, not extra['system_instruction']"),
+        (None, {"config": {"extra": {"system_instruction": "b", "system": "a"}}}, "a",
+         "extra['system'] is used, not extra['system_instruction']"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_two_names_of_the_system_prompt_that_differ_are_told(
+    prompt: str | None, options: dict[str, Any], used: str, said: str
+) -> None:
+    """C-20: nothing that was said is dropped silently."""
+    with pytest.warns(UserWarning, match="several system prompts") as caught:
+        assert build(None, "hi", prompt, **options).system == used
+    assert [str(item.message) for item in caught] == [f"several system prompts: {said}"]
+    agreeing = {
+        name: "a" if isinstance(value, str) else {"extra": {"system": "a", "system_instruction": "a"}}["extra"]
+        for name, value in options.items()
+        if name != "config"
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        build(None, "hi", prompt, **agreeing)
+
+
+def test_two_names_in_the_configuration_that_differ_are_told() -> None:
+    """C-20."""
+    with pytest.warns(UserWarning, match=r"extra\['system'\] is used, not extra\['system_instruction'\]"):
+        assert build(LLMConfig("m", extra_params={"system": "a", "system_instruction": "b"})).system == "a"
+
+
+def test_a_schema_under_two_names_is_refused() -> None:
+    """Neither of them is dropped silently."""
+    with pytest.raises(LLMProviderConfigurationError, match="schema and response_format"):
+        build(schema={"type": "object"}, response_format="json_object")
+    assert build(schema=None, response_format="json_object").output is not None
+
+
+@pytest.mark.parametrize("options", [{"extra": {"conversations": [["a"]]}}, {"config": {"conversations": [["a"]]}}])
+def test_conversations_are_for_batches(options: dict[str, Any]) -> None:
+    """F-047."""
+    with pytest.raises(LLMProviderConfigurationError, match="for batches"):
+        build(**options)
+    assert build(extra={"conversations": None}).extras == {}
+
+
+@pytest.mark.parametrize(
+    ("stream", "agrees", "clashes"), [(False, "disabled", "enabled"), (True, "ENABLED", "disabled")]
+)
+def test_a_verb_that_has_one_mode_takes_no_other(stream: bool, agrees: str, clashes: str) -> None:
+    builder = RequestBuilder("p", LLMConfig("m"))
+    for mode in (agrees, "auto", None):
+        assert builder.build("hi", None, {"stream_mode": mode}, stream).stream is stream
+    with pytest.raises(LLMProviderConfigurationError, match=rf"verb .* streams.*stream_mode='{clashes}'"):
+        builder.build("hi", None, {"stream_mode": clashes}, stream)
+    with pytest.raises(LLMProviderConfigurationError, match="stream_mode"):
+        builder.build("hi", None, {"stream_mode": "sometimes"}, stream)
+
+
+async def test_complete_and_stream_refuse_the_other_mode() -> None:
+    provider = EchoProvider()
+    with pytest.raises(LLMProviderConfigurationError, match="never streams"):
+        await provider.complete("hi", stream_mode="enabled")
+    with pytest.raises(LLMProviderConfigurationError, match="always streams"):
+        provider.stream("hi", stream_mode="disabled")
+    assert (await provider.complete("hi", stream_mode="disabled")).content == "hi"
+    assert [event async for event in provider.stream("hi", stream_mode="enabled")][-1].data.content == "hi"
+    await provider.close()

@@ -21,6 +21,7 @@ from providers import (
     LLMProviderRateLimitError,
     LLMProviderServerError,
     LLMProviderTimeoutError,
+    PluginError,
     Request,
     RetryPolicy,
     StreamEvent,
@@ -91,10 +92,11 @@ async def test_an_error_may_say_of_itself_that_it_is_final() -> None:
     assert len(provider.requests) == 1
 
 
-async def test_foreign_exceptions_pass_through_at_once() -> None:
+async def test_foreign_exceptions_end_the_call_at_once() -> None:
     provider = ScriptedProvider([KeyError("bug"), "never"])
-    with pytest.raises(KeyError, match="bug"):
+    with pytest.raises(PluginError, match="bug") as caught:
         await provider.execute("hi")
+    assert isinstance(caught.value.__cause__, KeyError)
     assert len(provider.requests) == 1
 
 
@@ -239,6 +241,14 @@ async def test_inside_another_owner_the_layer_stands_down() -> None:
     provider = ScriptedProvider(lambda _: LLMProviderServerError("no"), max_retries=5, **FAST)
     with owning_retries(), pytest.raises(LLMProviderServerError):
         await provider.execute("hi")
+    assert len(provider.requests) == 1
+
+
+async def test_inside_another_owner_a_stream_makes_one_request_too() -> None:
+    provider = ScriptedProvider(lambda _: LLMProviderServerError("no"), max_retries=5, **FAST)
+    with owning_retries():
+        events = [event async for event in provider.stream("hi")]
+    assert [event.type for event in events] == [StreamEventType.ERROR]
     assert len(provider.requests) == 1
 
 

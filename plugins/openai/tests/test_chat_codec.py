@@ -14,6 +14,7 @@ from llm_provider_openai import chat
 from llm_provider_openai.plan import Plan
 from llm_provider_openai.provider import OpenAIProvider
 from providers.exceptions import LLMProviderConfigurationError, LLMProviderResponseError
+from providers.parameters import UnsupportedParameterWarning
 from providers.pipeline import fold
 from providers.request_builder import RequestBuilder
 from providers.types import LLMConfig, LLMResponse, Message, Request, ToolCall
@@ -180,6 +181,16 @@ def test_the_default_temperature_goes_only_where_it_is_taken(model: str, vendor:
     assert ("temperature" in meta["params"]["left_out"]) is not sent
     given = body(model="new", vendor=vendor, temperature=0.7)
     assert given["temperature"] == 0.7
+
+
+@pytest.mark.parametrize("model", ["gpt-5-chat-latest", "gpt-5-chat"])
+def test_the_chat_model_of_a_reasoning_family_takes_what_chat_models_take(model: str) -> None:
+    made = request(model=model, temperature=0.2, top_p=0.5, stop=["x"], presence_penalty=1.0)
+    found, meta = chat.encode(made, plan(model, True))
+    assert (found["temperature"], found["top_p"], found["stop"], found["presence_penalty"]) == (0.2, 0.5, ["x"], 1.0)
+    assert meta["params"]["left_out"] == {}
+    with pytest.warns(UnsupportedParameterWarning, match="does not reason"):
+        chat.encode(request(model=model, reasoning_effort="low"), plan(model, True))
 
 
 def test_extras_win_and_streams_keep_their_options() -> None:

@@ -25,8 +25,13 @@ def _words(body: dict[str, Any]) -> tuple[list[str], str]:
     return WORDS[:most], "stop" if most >= len(WORDS) else "length"
 
 
-def _usage(words: list[str]) -> dict[str, Any]:
-    return {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
+def _read(body: dict[str, Any]) -> int:
+    """How many tokens the prompt is: its words."""
+    return len(json.dumps([body.get("instructions"), body.get("messages", body.get("input"))]).split())
+
+
+def _usage(words: list[str], read: int) -> dict[str, Any]:
+    return {"prompt_tokens": read, "completion_tokens": len(words), "total_tokens": read + len(words)}
 
 
 def _chat(request: RecordedRequest) -> Reply:
@@ -43,7 +48,8 @@ def _chat(request: RecordedRequest) -> Reply:
         message, reason = {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
     if not body.get("stream"):
         choice = {"index": 0, "message": message, "finish_reason": reason}
-        return Reply.json({**head, "object": "chat.completion", "choices": [choice], "usage": _usage(words)})
+        usage = _usage(words, _read(body))
+        return Reply.json({**head, "object": "chat.completion", "choices": [choice], "usage": usage})
 
     def chunk(delta: dict[str, Any], finish: str | None = None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -55,13 +61,13 @@ def _chat(request: RecordedRequest) -> Reply:
         deltas = [{"role": "assistant", "tool_calls": [part]} for part in (start, *parts)]
     else:
         deltas = [{"role": "assistant", "content": word} for word in words]
-    usage = json.dumps({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(words)})
+    usage = json.dumps({**head, "object": "chat.completion.chunk", "choices": [], "usage": _usage(words, _read(body))})
     return Reply.sse([*map(chunk, deltas), chunk({}, reason), usage], done="[DONE]")
 
 
 def _responses(request: RecordedRequest) -> Reply:
     body = request.json
-    words, reason = _words(body)
+    (words, reason), read = _words(body), _read(body)
     content = [{"type": "output_text", "text": "".join(words), "annotations": []}]
     item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
     whole = {
@@ -72,7 +78,7 @@ def _responses(request: RecordedRequest) -> Reply:
         "status": "completed" if reason == "stop" else "incomplete",
         "incomplete_details": None if reason == "stop" else {"reason": "max_output_tokens"},
         "output": [item],
-        "usage": {"input_tokens": 7, "output_tokens": len(words), "total_tokens": 7 + len(words)},
+        "usage": {"input_tokens": read, "output_tokens": len(words), "total_tokens": read + len(words)},
     }
     if not body.get("stream"):
         return Reply.json(whole)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from providers.exceptions import UnsupportedParameterError
+from providers.exceptions import LLMProviderConfigurationError, UnsupportedParameterError
 from providers.parameters import UnsupportedParameterWarning
 from providers.testing.server import LoopbackServer, Reply
 from providers.types import GenerationConfig, LLMConfig, LLMResponse
@@ -203,3 +203,31 @@ async def test_update_config_is_for_the_next_call(make: Make, server: LoopbackSe
     assert (one["temperature"], one["max_tokens"]) == (0.9, 1000)
     assert "temperature" not in two
     assert two["max_completion_tokens"] == 1000
+
+
+@pytest.mark.parametrize("name", ["model", "messages", "input", "stream"])
+async def test_extras_cannot_replace_the_prompt(make: Make, server: LoopbackServer, name: str) -> None:
+    provider = make("a-model")
+    for api_type in ("chat_completion", "responses"):
+        with pytest.raises(LLMProviderConfigurationError, match=name):
+            await provider.execute("Hi", api_type=api_type, extra={name: []})
+    with pytest.raises(LLMProviderConfigurationError, match=name):
+        await provider.embed("Hi", extra={name: []})
+    assert server.requests == []
+
+
+async def test_names_of_speakers_are_reported_where_there_are_none(make: Make, server: LoopbackServer) -> None:
+    named = [{"role": "user", "content": "Hi", "name": "ann"}]
+    server.script("/v1/responses", Reply.json(bodies.response(bodies.said("x"))), repeat=True)
+    provider = make("a-model", api_type="responses")
+    with pytest.warns(UnsupportedParameterWarning, match="name was not sent"):
+        answers = [await provider.execute(named)]
+    with pytest.raises(UnsupportedParameterError, match="name was not sent"):
+        await provider.execute(named, on_unsupported="error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        answers.append(await provider.execute(named, on_unsupported="drop"))
+    for answer in answers:
+        assert isinstance(answer, LLMResponse)
+        assert "messages[].name" in answer.metadata["params"]["left_out"]
+    assert server.count("/v1/responses") == 2

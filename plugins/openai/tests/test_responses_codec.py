@@ -156,11 +156,6 @@ def test_what_responses_cannot_carry_is_reported(option: dict[str, Any]) -> None
     assert name in meta["params"]["left_out"]
 
 
-def test_names_of_speakers_are_listed_as_left_out() -> None:
-    _, meta = encode(request([{"role": "user", "content": "Hi", "name": "ann"}]))
-    assert "messages[].name" in meta["params"]["left_out"]
-
-
 def test_a_bad_tool_name_is_refused() -> None:
     with pytest.raises(LLMProviderConfigurationError, match="a b"):
         body(tools=[{**TOOL, "name": "a b"}])

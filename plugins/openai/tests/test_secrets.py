@@ -32,6 +32,14 @@ def echo(request: Any) -> dict[str, Any]:
     return {"error": {"message": message, "type": "invalid_request_error", "code": "invalid_api_key"}}
 
 
+def coded(request: Any) -> dict[str, Any]:
+    return {"error": {"message": "m", "code": request.headers["x-api-key"]}}
+
+
+def echoed(request: Any) -> dict[str, str]:
+    return {"x-request-id": request.headers["x-api-key"]}
+
+
 def page(request: Any) -> str:
     return f"<html>{request.headers['Authorization']} {request.headers['x-api-key']}</html>"
 
@@ -61,12 +69,18 @@ async def test_the_key_is_nowhere(
         lambda request: Reply.sse([bodies.delta(content="a"), echo(request)], done=None),
         lambda request: Reply.sse([bodies.delta(content="a"), page(request)], done=None),
         lambda request: Reply.text(page(request), headers={"Content-Type": "text/html"}),
+        lambda request: Fault.status(401, coded(request)),
         Fault.hang_up(),
         Fault.silence(),
         Fault.short_body(bodies.chat()),
     ]
     if transport == "http":
         # The SDK's HTTP library logs the headers of replies as they are, and a server may put anything there.
+        answers += [
+            lambda request: Fault.status(401, coded(request), echoed(request)),
+            lambda request: Reply.json(bodies.chat("a"), headers=echoed(request)),
+            lambda request: Fault.stall(Reply.sse(bodies.chat_stream("a"), headers=echoed(request)), after_events=1),
+        ]
         answers.append(lambda request: Fault.redirect(f"http://127.0.0.1:9/?key={request.headers['x-api-key']}"))
     for answer in answers:
         for streaming in (False, True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from providers.exceptions import (
     LLMProviderConfigurationError,
     LLMProviderUnsupportedOperationError,
     MissingCredentialsError,
+    MissingDependencyError,
     UnknownOptionError,
 )
 from providers.testing.server import LoopbackServer, Reply
@@ -177,6 +179,14 @@ def test_wrong_settings_are_named_at_once(options: dict[str, Any], kind: type[Ex
     with pytest.raises(kind) as caught:
         OpenAIProvider("gpt-4", **{"api_key": "sk-1", **options})
     assert words in str(caught.value)
+
+
+def test_a_missing_sdk_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "llm_provider_openai.sdk_transport", raising=False)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    provider = OpenAIProvider("gpt-4", "sk-1", transport="sdk")
+    with pytest.raises(MissingDependencyError, match=r"pip install 'llm-provider-system\[openai\]'"):
+        provider.open()
 
 
 async def test_the_slash_at_the_end_is_forgiven(make: Make, open_server: LoopbackServer, transport: str) -> None:

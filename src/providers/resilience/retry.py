@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TypeVar
 
-from ..exceptions import LLMProviderError
+from ..exceptions import LLMProviderConnectionError, LLMProviderError
 from ..types import RetryPolicy
 
 T = TypeVar("T")
@@ -67,14 +67,18 @@ def next_wait(policy: RetryPolicy, attempt: int, error: LLMProviderError) -> flo
         policy: how often and how long.
         attempt: how many attempts were made, from 1.
         error: what the last one raised. A hint in `retry_after` goes before the policy's own backoff, with up to a
-            tenth of jitter on top; a negative one is passed over; one above `policy.max_wait` is final, for the caller
-            to decide.
+            tenth of jitter on top; a negative one is passed over, and so is a server's 0, which says no more than that
+            it has no time to name: many callers that obeyed it would come back in step. One above `policy.max_wait` is
+            final, for the caller to decide.
     """
     if not error.retryable or attempt >= policy.max_attempts:
         return None
     hint = error.retry_after
     # "Not at least 0" is true of NaN too, which asyncio would wait for in vain.
     if hint is None or not hint >= 0:
+        return backoff(policy, attempt)
+    # Where nobody answered, no server named the 0: the connection was lost while idle, and nothing is wrong with it.
+    if hint == 0 and not isinstance(error, LLMProviderConnectionError):
         return backoff(policy, attempt)
     if hint > policy.max_wait:
         return None

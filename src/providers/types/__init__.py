@@ -3,6 +3,7 @@
 from .config import APIType, GenerationConfig, LLMConfig, OnUnsupported, StreamMode
 from .events import StreamEvent, StreamEventType, format_sse_event
 from .messages import Content, Message, MessageInput, Messages, Role, normalize_messages
+from .options import CallOptions, NotStreaming, Streaming
 from .policy import RetryPolicy
 from .request import Request
 from .response import CompletionResult, EmbeddingResult, LLMResponse
@@ -13,6 +14,7 @@ from .usage import Usage, token_count
 
 __all__ = [
     "APIType",
+    "CallOptions",
     "CompletionResult",
     "Content",
     "EmbeddingResult",
@@ -22,6 +24,7 @@ __all__ = [
     "Message",
     "MessageInput",
     "Messages",
+    "NotStreaming",
     "OnUnsupported",
     "Request",
     "RetryPolicy",
@@ -30,6 +33,7 @@ __all__ = [
     "StreamEvent",
     "StreamEventType",
     "StreamMode",
+    "Streaming",
     "StructuredOutput",
     "ToolCall",
     "ToolCallDelta",

@@ -95,7 +95,10 @@ def parse_enum(kind: type[E], value: Any, name: str) -> E:
 class LLMConfig:
     """What a provider does by default.
 
-    Every field is checked when the object is made. `0`, `0.0`, `False` and `[]` are values; `None` is "not set".
+    Every field is checked when the object is made. `0`, `0.0`, `False` and `[]` are values; `None` is "not set": so
+    `LLMConfig(timeout=None)` has no limit of time and `LLMConfig(temperature=None)` sends none. As an option beside a
+    configuration (`create_llm_provider(..., timeout=None)`, `execute(..., temperature=None)`) `None` is "not given":
+    the configuration's value stays.
 
     Attributes:
         model_name: the model; `None` leaves it to the provider's default.
@@ -222,8 +225,8 @@ class GenerationConfig:
         max_tokens: most tokens of the answer.
         seed: for backends that can repeat an answer.
         extra: parameters of the backend's own (`{"stop": [...]}`), and the pseudo keys `system`,
-            `system_instruction` (the system prompt) and `conversation` (messages in place of the input), which are
-            never forwarded as they are.
+            `system_instruction` (the system prompt), `conversation` (messages in place of the input) and, in a batch,
+            `conversations` (one for each input), which are never forwarded as they are.
 
     Raises:
         LLMProviderConfigurationError: a field is of the wrong type or out of range.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any, Final, TypeAlias, overload
 
 from ..exceptions import LLMProviderConfigurationError
+from ..notices import warn
 from .tools import ToolCall
 
 
@@ -79,12 +80,18 @@ class Message:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Message:
-        """Read the dict of the chat convention.
+        """Read the dict of the chat convention. A key that is not known is left out, with a warning that names it.
 
         Raises:
             LLMProviderConfigurationError: the role is unknown, the content is neither text nor a list of parts, or a
                 tool message lacks the id of its call.
         """
+        return cls._read(data, "a message")
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any], place: str) -> Message:
+        if not data.keys() <= _KEYS:
+            _warn_unknown(data, place)
         content = data.get("content")
         calls = data.get("tool_calls") or ()
         if not isinstance(calls, list | tuple):
@@ -140,7 +147,32 @@ class Message:
         """The text of the content, parts that are no text left out."""
         if isinstance(self.content, str):
             return self.content
-        return "".join(part.get("text", "") for part in self.content or () if part["type"].endswith("text"))
+        texts = (part.get("text") for part in self.content or () if part["type"].endswith("text"))
+        return "".join(text for text in texts if isinstance(text, str))
+
+
+_KEYS: Final = frozenset(item.name for item in fields(Message))
+
+
+def _warn_unknown(data: Mapping[str, Any], place: str) -> None:
+    """Warn of what would vanish. An empty value (`"annotations": []`, as SDKs write it) says nothing and is no loss."""
+    lost = [str(key) for key, value in data.items() if key not in _KEYS and not _says_nothing(value)]
+    if lost:
+        warn(f"{place} has keys that are not known and not sent: {', '.join(lost)}")
+
+
+def _says_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str | list | dict) and not value)
+
+
+def _is_plain_text(message: Message) -> bool:
+    """Whether a system message is nothing but text, so that its text may stand in its place."""
+    if message.name is not None or message.provider_data is not None:
+        return False
+    return not isinstance(message.content, list) or all(
+        part["type"] in ("text", "input_text") and len(part) == 2 and isinstance(part.get("text"), str)
+        for part in message.content
+    )
 
 
 MessageInput: TypeAlias = str | Mapping[str, Any] | Message | Iterable["str | Mapping[str, Any] | Message"]
@@ -198,7 +230,11 @@ class Messages(Sequence[Message]):
         return self._plain
 
     def split_system(self) -> tuple[str | None, Messages]:
-        """The text of the leading system messages, or `None`, and the messages after them."""
+        """The text of the leading system messages, or `None`, and the messages after them.
+
+        A system message that holds more than text (a picture, a mark for the backend's cache) stays among the messages,
+        and so do those after it.
+        """
         if self._plain is not None:
             at = 0
             while at < len(self._plain) and self._plain[at]["role"] == "system":
@@ -208,7 +244,9 @@ class Messages(Sequence[Message]):
             text = "\n\n".join(item["content"] for item in self._plain[:at])
             return text, Messages(plain=self._plain[at:])
         items = self._all()
-        at = next((place for place, item in enumerate(items) if item.role is not Role.SYSTEM), len(items))
+        at = 0
+        while at < len(items) and items[at].role is Role.SYSTEM and _is_plain_text(items[at]):
+            at += 1
         if at == 0:
             return None, self
         return "\n\n".join(item.text for item in items[:at]), Messages(items[at:])
@@ -269,7 +307,7 @@ def _read(item: Any, place: int) -> Message:
             f"message {place} must be a text, a dict or a Message, not {type(item).__name__}"
         )
     try:
-        return item.checked() if isinstance(item, Message) else Message.from_dict(item)
+        return item.checked() if isinstance(item, Message) else Message._read(item, f"message {place}")
     except LLMProviderConfigurationError as error:
         raise LLMProviderConfigurationError(f"message {place}: {error.message}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,7 +135,7 @@ class LLMResponse:
             "response_id": self.response_id,
             "metadata": json_safe(self.metadata),
             "tool_calls": [call.to_dict() for call in self.tool_calls] if self.tool_calls else None,
-            "usage": self.usage.to_dict(),
+            "usage": json_safe(self.usage.to_dict()),
             "reasoning": self.reasoning,
             "parsed": json_safe(self.parsed),
             "status": self.status,
@@ -146,15 +147,20 @@ CompletionResult = LLMResponse
 
 
 def json_safe(value: Any) -> Any:
-    """A value as JSON can hold it: models and our own values become dicts, what nothing knows becomes its text."""
-    if value is None or isinstance(value, bool | int | float):
+    """A value as JSON can hold it: models and our own values become dicts, what nothing knows becomes its text.
+
+    JSON has no word for NaN and the infinities; they become `None`.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
         return str(value)
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        return json_safe(value.model_dump(mode="json"))
     if hasattr(value, "to_dict"):
-        return value.to_dict()
+        return json_safe(value.to_dict())
     if isinstance(value, Mapping):
         return {str(key): json_safe(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

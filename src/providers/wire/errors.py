@@ -30,6 +30,7 @@ Classifier = Callable[[int | None, str | None, str | None, str], type[LLMProvide
 
 _LONGEST_MESSAGE = 500
 _LONGEST_BODY = 1 << 20
+_LONGEST_ID = 200
 
 STATUS_ERRORS: Mapping[int, type[LLMProviderError]] = {
     401: LLMProviderAuthenticationError,
@@ -122,7 +123,8 @@ def error_from_reply(
         classify: asked first for the class.
 
     Returns:
-        The error, to be raised by the caller: its message is redacted and at most 500 characters long.
+        The error, to be raised by the caller: message, code and request id are redacted, the message is at most 500
+        characters long.
     """
     parsed = _parse(body)
     told = _read(parsed) if parsed is not None else None
@@ -138,7 +140,7 @@ def error_from_reply(
         secrets=secrets,
         classify=classify,
         request_id=lower.get("x-request-id") or lower.get("request-id"),
-        retry_after=parse_retry_after(headers, _unwrapped(parsed)),
+        retry_after=parse_retry_after(headers, _unwrapped(parsed), status=status),
     )
     advice = lower.get("x-should-retry", "").strip().lower()
     if advice == "false" or (advice == "true" and not isinstance(error, LLMProviderQuotaError)):
@@ -188,8 +190,15 @@ def error_from_event(
 
 
 def _build(
-    told: _Told, status: int | None, *, secrets: Iterable[str], classify: Classifier | None, **carried: Any
+    told: _Told,
+    status: int | None,
+    *,
+    secrets: Iterable[str],
+    classify: Classifier | None,
+    request_id: str | None,
+    **carried: Any,
 ) -> LLMProviderError:
+    secrets = tuple(secrets)
     code = told.codes[0] if told.codes else told.type
     message = (
         shorten(redact(told.message[: 20 * _LONGEST_MESSAGE], secrets), _LONGEST_MESSAGE)
@@ -198,7 +207,10 @@ def _build(
     chosen = classify(status, code, told.type, told.message) if classify is not None else None
     if chosen is None:
         chosen = _class_of(status, told)
-    return chosen(message, status_code=status, code=code, **carried)
+    # A server may echo the key anywhere.
+    code = redact(code, secrets) if code else code
+    request_id = shorten(redact(request_id, secrets), _LONGEST_ID) if request_id else None
+    return chosen(message, status_code=status, code=code, request_id=request_id, **carried)
 
 
 def _class_of(status: int | None, told: _Told) -> type[LLMProviderError]:

@@ -113,5 +113,5 @@ def not_a_stream(
         + (f"; it starts with {quoted!r}" if quoted else ""),
         provider=provider,
         status_code=response.status,
-        request_id=request_id_of(response.headers),
+        request_id=request_id_of(response.headers, secrets),
     )

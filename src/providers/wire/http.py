@@ -10,10 +10,7 @@ from io import BytesIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from providers.exceptions import (
-    LLMProviderConfigurationError,
-    ProviderClosedError,
-)
+from providers.exceptions import LLMProviderConfigurationError, ProviderClosedError
 
 from .address import check_base_url, check_headers, check_path
 from .errors import Classifier, error_from_reply
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("providers.wire")
 _ONE_PIECE = 1 << 20  # bytes
 _DISTRUST = 300.0  # seconds
-_LINGER = 1.0  # seconds that a stream may take to end behind its last word
+_LINGER = 0.25  # seconds that a stream may take to end behind its last word
 _MOST_PATHS = 64  # paths with an id in them must not fill the memory
 
 
@@ -77,6 +74,7 @@ class HttpClient:
         self._closed = False
         # Until then no connection is kept behind a stream, because the server was seen to close one there.
         self._distrusted_until = 0.0
+        self._endless_until = 0.0  # until then no end of a stream is waited for: the server was seen to send none
         self._pools: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._urls: dict[str, URL] = {}
         self._options: dict[str, dict[str, Any]] = {}  # aiohttp's, for each kind of request; made at the first one
@@ -165,7 +163,7 @@ class HttpClient:
         if _log.isEnabledFor(logging.DEBUG):
             self._report(method, path, response, began)
         if 200 <= status < 300:
-            return Reply(status, response.headers, data)
+            return Reply(status, response.headers, data, self._secrets)
         raise self._refused(response, data)
 
     async def stream(
@@ -191,7 +189,7 @@ class HttpClient:
             headers: for this request alone; they win over the client's.
             method: the HTTP method.
             on_reply: called once with the reply's status and headers, before the first event.
-            said_all: whether the last word (`[DONE]`) was given out; then the stream has a second to end, however.
+            said_all: whether the last word (`[DONE]`) was given out; then the stream has 0.25 s to end, however.
 
         Yields:
             Name and data of each server-sent event. A server that answers with one JSON document instead gives one
@@ -225,7 +223,7 @@ class HttpClient:
             if refusal is not None:
                 raise self._refused(response, refusal)
             if on_reply is not None:
-                on_reply(Reply(response.status, response.headers))
+                on_reply(Reply(response.status, response.headers, b"", self._secrets))
             kind = response.headers.get("Content-Type", EVENTS).partition(";")[0].strip().lower()
             encoding = response.headers.get("Content-Encoding")
             inflater = Inflater(encoding, self.provider) if encoding else None
@@ -236,6 +234,8 @@ class HttpClient:
                 if call.why is not None:
                     raise ProviderClosedError("the provider was closed during this stream", provider=self.provider)
                 over = said_all is not None and said_all()
+                if over and perf_counter() < self._endless_until and not content.is_eof():
+                    return
                 pool.wait(call, _LINGER if over else timeout)
                 try:
                     chunk = await content.readany()
@@ -247,6 +247,7 @@ class HttpClient:
                     if ours is None:
                         raise
                     if over:
+                        self._endless_until = perf_counter() + _DISTRUST if call.why == "timeout" else 0.0
                         return
                     raise ours from error
                 pool.rest(call)
@@ -367,7 +368,7 @@ class HttpClient:
             timeout=timeout,
             provider=self.provider,
             address=self._address.url,
-            request_id=None if reply is None else request_id_of(reply.headers),
+            request_id=None if reply is None else request_id_of(reply.headers, self._secrets),
             secrets=self._secrets,
         )
 
@@ -390,7 +391,7 @@ class HttpClient:
             path.partition("?")[0],
             response.status,
             (perf_counter() - began) * 1e3,
-            request_id_of(response.headers),
+            request_id_of(response.headers, self._secrets),
         )
 
 

@@ -30,8 +30,12 @@ class Inflater:
         self._engine = zlib.decompressobj(self._window)
         self._begun = False
 
-    def feed(self, data: bytes) -> bytes:
+    def feed(self, data: bytes, limit: int = 0) -> bytes:
         """Take compressed bytes, give the bytes that they make up so far.
+
+        Args:
+            data: the next piece of the body.
+            limit: most bytes to give, 0 for all; what lies beyond is lost, so nothing may follow.
 
         Raises:
             zlib.error: they are damaged.
@@ -43,13 +47,14 @@ class Inflater:
             # "deflate" means zlib's format, but some servers send the bare one, which lacks this first half-byte.
             if self._window == 15 and data[0] & 15 != 8:
                 self._engine = zlib.decompressobj(-15)
-        pieces = [self._engine.decompress(data)]
+        pieces = [self._engine.decompress(data, limit)]
         while self._engine.eof and self._window == 31:
             following = self._engine.unused_data.lstrip(b"\0")
-            if not following:
+            room = limit - sum(map(len, pieces)) if limit else 0
+            if not following or (limit and room <= 0):
                 break
             self._engine = zlib.decompressobj(self._window)  # gzip files may stand one behind another
-            pieces.append(self._engine.decompress(following))
+            pieces.append(self._engine.decompress(following, room))
         return b"".join(pieces)
 
     def end(self) -> bytes:

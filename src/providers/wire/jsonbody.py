@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import isfinite
 from typing import Any
 
@@ -18,16 +18,20 @@ class Checked(dict[str, Any]):
     that was compiled once."""
 
 
-def encode_json(value: Any) -> bytes:
+_UNSEARCHED = frozenset({int, bool, type(None), Checked})
+
+
+def encode_json(value: Any, *, unsearched: Collection[str] = ()) -> bytes:
     """Write a request body.
 
     A lone surrogate in a text (half a character, as `"\\ud83d"`) becomes U+FFFD, since no UTF-8 can carry it. orjson
-    would turn NaN and infinity into `null` without a word, so they are searched for: in all objects inside objects and
-    in lists of numbers. Lists that begin with an object or a text are left out, because looking into a long
-    conversation would cost several times what writing it costs, and no parameter stands there.
+    would turn NaN and infinity into `null` without a word, so they are searched for everywhere but in what
+    `unsearched` names: looking into a long conversation would cost several times what writing it costs.
 
     Args:
         value: dicts with string keys, lists, tuples, strings, finite numbers, booleans, `None`.
+        unsearched: keys of `value` itself under which no number is expected, such as `"messages"`. A `Checked` is not
+            searched either, wherever it stands.
 
     Returns:
         Compact UTF-8 JSON.
@@ -46,7 +50,8 @@ def encode_json(value: Any) -> bytes:
             body = orjson.dumps(whole)
         except orjson.JSONEncodeError:
             raise LLMProviderConfigurationError(f"the request cannot be written as JSON: {error}") from error
-    if not _finite(value):
+    searched = [item for key, item in value.items() if key not in unsearched] if unsearched else value
+    if not _finite(searched):
         raise LLMProviderConfigurationError(f"{_not_finite(value)} is not a finite number: JSON has no word for it")
     return body
 
@@ -170,10 +175,7 @@ def _finite(value: Any) -> bool:
         if kind is float:
             if not isfinite(item):
                 return False
-        elif kind is dict:
-            if not _finite(item):
-                return False
-        elif kind in (list, tuple) and item and not isinstance(item[0], (str, dict)) and not _finite(item):
+        elif kind not in _UNSEARCHED and isinstance(item, (dict, list, tuple)) and not _finite(item):
             return False
     return True
 

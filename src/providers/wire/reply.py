@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from providers.exceptions import LLMProviderResponseError
 
 from .inflate import Inflater
+from .redaction import redact
 
 if TYPE_CHECKING:
     import aiohttp
@@ -23,33 +24,45 @@ class Reply:
         status: HTTP status, 200 to 299.
         headers: the reply's headers; names in any case.
         body: the body, decompressed; empty in the `Reply` that `stream` hands to `on_reply`.
+
+    Args:
+        secrets: what must not appear in `request_id`.
     """
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("_secrets", "body", "headers", "status")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes = b"", secrets: Iterable[str] = ()) -> None:
         self.status = status
         self.headers = headers
         self.body = body
+        self._secrets = secrets
 
     @property
     def request_id(self) -> str | None:
         """The backend's id of the request, from `x-request-id` or `request-id`."""
-        return request_id_of(self.headers)
+        return request_id_of(self.headers, self._secrets)
 
     def __repr__(self) -> str:
         return f"Reply(status={self.status}, body of {len(self.body)} bytes)"
 
 
-def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """Find the backend's id of a request in its reply's headers, which know names in any case."""
-    return headers.get("x-request-id") or headers.get("request-id") or None
+def request_id_of(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> str | None:
+    """Find the backend's id of a request in its reply's headers, which know names in any case.
+
+    Secrets that a server echoes there are masked.
+    """
+    found = headers.get("x-request-id") or headers.get("request-id") or None
+    if found is not None:
+        for secret in secrets:
+            if secret in found:
+                return redact(found, secrets)
+    return found
 
 
 async def read_refusal(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body of a reply whose status says no: at most 1 MiB of it, and as much as there is of a damaged one.
+    """Read the body of a reply whose status says no: at most 1 MiB of it, packed and unpacked.
 
-    The status is the news, so a body that is cut off or badly compressed is no error of its own.
+    The status is the news: of a body that is cut off there is what came, and a badly compressed one counts as empty.
     """
     from aiohttp import ClientError
 
@@ -69,6 +82,6 @@ async def read_refusal(response: aiohttp.ClientResponse) -> bytes:
     if not encoding:
         return body
     try:
-        return Inflater(encoding).feed(body)
+        return Inflater(encoding).feed(body, _LONGEST_REFUSAL)
     except (zlib.error, LLMProviderResponseError):
         return b""

@@ -22,17 +22,23 @@ _EPOCH = 1e9  # a number of seconds above this (31 years) is a point in time
 
 
 def parse_retry_after(
-    headers: Mapping[str, str], body: Mapping[str, Any] | None = None, *, now: float | None = None
+    headers: Mapping[str, str],
+    body: Mapping[str, Any] | None = None,
+    *,
+    status: int | None = None,
+    now: float | None = None,
 ) -> float | None:
     """Find the seconds that a reply asks to wait.
 
     `retry-after-ms`, `retry-after` and `RetryInfo` speak about this request: of several the longest counts. Only where
-    all are missing, the reset times of the rate limits are read: of those with nothing `remaining` the last, else the
-    soonest that lies ahead. Nothing is capped here; the retry policy does that.
+    all are missing and the status is 429, the reset times of the rate limits are read, which many backends send with
+    every reply: of those with nothing `remaining` the last, else the last of those that do not say what remains. A
+    limit with something left tells nothing of the one that was hit. Nothing is capped here; the retry policy does that.
 
     Args:
         headers: the reply's headers, in any case; a multidict's repeated headers are all seen.
         body: the reply's JSON body, where it is a mapping.
+        status: the reply's status; left out, it counts as 429.
         now: seconds since 1970 by our clock; the time of day if left out. The reply's own `Date` header wins over
             both, since the server's times are told by the server's clock.
 
@@ -49,22 +55,24 @@ def parse_retry_after(
     hints += [_wait(value, clock) for value in seen.get("retry-after", ())]
     hints += _retry_info(body)
     told = [hint for hint in hints if hint is not None]
-    return max(told) if told else _resets(seen, clock)
+    if told:
+        return max(told)
+    return _resets(seen, clock) if status in (None, 429) else None
 
 
 def _resets(seen: Mapping[str, list[str]], clock: float) -> float | None:
     spent: list[float] = []
-    others: list[float] = []
+    unknown: list[float] = []
     for name, values in seen.items():
         if "reset" not in name or not ("ratelimit" in name or "rate-limit" in name):
             continue
         waits = [wait for wait in (_wait(value, clock) for value in values) if wait is not None]
         remaining = [_number(value) for value in seen.get(name.replace("reset", "remaining"), ())]
-        (spent if 0.0 in remaining else others).extend(waits)
-    if spent:
-        return max(spent)
-    ahead = [wait for wait in others if wait > 0.0]
-    return min(ahead or others, default=None)
+        if 0.0 in remaining:
+            spent += waits
+        elif all(left is None for left in remaining):
+            unknown += waits
+    return max(spent or unknown, default=None)
 
 
 def _retry_info(body: object) -> list[float | None]:

@@ -25,6 +25,8 @@ class _Broken(EchoProvider):
                 data["params"] = {"sent": {}, "left_out": {}}
             if self.fault == "zero usage" and isinstance(data, Usage):
                 event = StreamEvent.usage(Usage(0, 0))
+            if self.fault == "no history" and isinstance(data, Usage):
+                event = StreamEvent.usage(Usage(len(request.messages.last_text.split()), 1))
             if self.fault == "stream differs" and request.stream and isinstance(data, str):
                 event = StreamEvent.token(data.upper())
             yield event
@@ -43,6 +45,7 @@ CASES: list[tuple[str, Callable[[Any], None]]] = [
     ("no finish", lambda kit: kit.test_a_prompt_gets_a_whole_answer()),
     ("no params", lambda kit: kit.test_a_parameter_is_sent_or_reported("seed")),
     ("zero usage", lambda kit: kit.test_usage_is_known_or_none()),
+    ("no history", lambda kit: kit.test_the_whole_conversation_reaches_the_backend()),
     ("stream differs", lambda kit: kit.test_streamed_and_whole_answers_agree()),
 ]
 

@@ -104,3 +104,9 @@ def test_types_constructors_and_time() -> None:
 def test_empty_data_still_arrives(value: Any) -> None:
     [(_, data)] = read(format_sse_event("x", value))
     assert data == ("" if value == "" else json.dumps(value))
+
+
+def test_what_json_has_no_word_for_is_sent_as_null() -> None:
+    assert format_sse_event("meta", {"a": [float("nan"), float("-inf"), 0.5]}) == (
+        'event: meta\ndata: {"a": [null, null, 0.5]}\n\n'
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import time
+import warnings
 from types import MappingProxyType
 from typing import Any
 
@@ -281,3 +282,61 @@ def test_a_role_of_plain_text_in_a_message_is_read_where_it_is_known() -> None:
     assert Role("user") is Role.USER
     assert str(Role.USER) == "user"
     assert Messages.of([Message("human", "x"), {"role": "user", "content": "y"}])[0].role is Role.USER  # type: ignore[arg-type]
+
+
+# --- nothing vanishes
+
+
+def test_keys_that_are_not_known_are_named_with_their_place() -> None:
+    """What somebody put into a message is sent or reported."""
+    marked = {"role": "user", "content": "b", "cache_control": {"type": "ephemeral"}, "audio": {"id": "x"}}
+    with pytest.warns(UserWarning, match=r"^message 1 has keys .* not sent: cache_control, audio$") as caught:
+        messages = Messages.of([{"role": "user", "content": "a"}, marked])
+    assert len(caught) == 1
+    assert messages[1] == Message.user("b")
+    for value in (False, 0, "no"):
+        with pytest.warns(UserWarning, match="a message has keys .*: refusal"):
+            Message.from_dict({"role": "assistant", "content": "a", "refusal": value})
+
+
+def test_keys_that_say_nothing_are_no_loss() -> None:
+    """The dict of an SDK's message holds these beside what was said."""
+    nothing = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None, "x": {}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Messages.of([{"role": "assistant", "content": "a", **nothing}])[0] == Message.assistant("a")
+        Messages.of([Message(Role.ASSISTANT, "c", [ToolCall("1", "f")], None, "n", "because", {"a": 1}).to_dict()])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "s", "cache_control": {"type": "ephemeral"}},
+        {"type": "image_url", "image_url": {"url": "x"}},
+        {"type": "text"},
+        {"type": "text", "text": None},
+    ],
+    ids=str,
+)
+def test_a_system_message_with_more_than_text_stays_among_the_messages(part: dict[str, Any]) -> None:
+    items = [
+        {"role": "system", "content": "a"},
+        {"role": "system", "content": [{"type": "text", "text": "b"}, part]},
+        {"role": "system", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
+    system, rest = Messages.of(items).split_system()
+    assert system == "a"
+    assert [message.to_dict() for message in rest] == items[1:]
+    system, rest = Messages.of(items[1:]).split_system()
+    assert system is None
+    assert [message.to_dict() for message in rest] == items[1:]
+
+
+def test_a_system_message_of_plain_parts_is_text() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "input_text", "text": "b"}]
+    system, rest = Messages.of([{"role": "system", "content": parts}, "c"]).split_system()
+    assert system == "ab"
+    assert rest == Messages.of("c")
+    named = {"role": "system", "content": "a", "name": "n"}
+    assert Messages.of([named, "c"]).split_system()[0] is None

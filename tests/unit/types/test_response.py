@@ -103,3 +103,25 @@ def test_figures_come_from_usage_alone(name: str) -> None:
     response = LLMResponse("x", usage=Usage(1, 2))
     response.usage = Usage(10, 20)
     assert getattr(response, name) == {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}[name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_json_has_no_word_for_becomes_none(value: float) -> None:
+    """F-134: NaN is no JSON, and what reads our JSON elsewhere refuses all of it."""
+
+    class Own:
+        def to_dict(self) -> dict[str, float]:
+            return {"score": value}
+
+    class Model(BaseModel):
+        score: float
+
+    response = LLMResponse(
+        metadata={"logprob": value, "all": [1.5, value, (value,)], "own": Own(), "fine": 0.0},
+        usage=Usage(1, 1, input_cost=value),
+        parsed=Model(score=value),
+    )
+    data = json.loads(json.dumps(response.to_dict(), allow_nan=False))
+    assert data["metadata"] == {"logprob": None, "all": [1.5, None, [None]], "own": {"score": None}, "fine": 0.0}
+    assert data["parsed"] == {"score": None}
+    assert data["usage"]["input_cost"] is None

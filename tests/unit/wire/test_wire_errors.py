@@ -141,6 +141,21 @@ def test_request_id_and_hints() -> None:
     assert reply(429, b"", {"Retry-After": "3"}).retry_after == 3.0
     assert reply(429, [{"error": {"details": [{"retryDelay": "36s"}]}}]).retry_after == 36.0
     assert reply(429).retry_after is None
+    spent = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2s"}
+    assert (reply(429, b"", spent).retry_after, reply(503, b"", spent).retry_after) == (2.0, None)
+
+
+def test_code_and_request_id_hide_what_the_server_echoes() -> None:
+    body = {"error": {"message": "m", "type": "t_error", "code": CANARY}}
+    for headers in ({"x-request-id": f"for {CANARY}"}, {"request-id": f"Bearer {CANARY}\x1b" + "x" * 9000}):
+        error = reply(401, body, headers, secrets=[CANARY])
+        assert (error.code, "***" in str(error.request_id)) == ("***", True)
+        assert CANARY not in f"{error} {vars(error)}"
+        assert len(str(error.request_id)) <= 200
+    told = error_from_event(body, provider="test", secrets=iter([CANARY]), request_id=CANARY)
+    assert (told.code, told.request_id) == ("***", "***")
+    known = {"error": {"message": CANARY, "code": "insufficient_quota"}}
+    assert type(reply(429, known, secrets=["insufficient_quota"])) is e.LLMProviderQuotaError, "classed before masking"
 
 
 def test_the_plugin_has_the_first_say() -> None:

@@ -620,3 +620,38 @@ async def test_300_calls_at_once_are_not_capped(serve: Any) -> None:
     replies = await asyncio.gather(*(client.post("/ask", b"", timeout=20) for _ in range(300)))
     assert len(replies) == 300
     await client.close()
+
+
+async def test_a_refusal_that_unpacks_to_hundreds_of_megabytes_is_cut(serve: Any) -> None:
+    import tracemalloc
+
+    packed = serve.gzip(b"a" * (100 << 20))
+    for body in (packed, serve.gzip(b"a" * (1 << 19)) * 200):
+        server = serve.answering(serve.reply(body, 500, Content_Encoding="gzip"))
+        tracemalloc.start()
+        try:
+            with pytest.raises(e.LLMProviderServerError, match="aaaa"):
+                await ask(server)
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+
+async def test_a_key_that_comes_back_as_the_request_id_is_shown_nowhere(
+    serve: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", logger="providers.wire")
+    good = serve.reply(X_Request_Id=KEY)
+    server = serve.answering(
+        serve.reply(b"{}", 401, X_Request_Id=KEY), good, serve.reply(b"{}", X_Request_Id=KEY, Content_Length="9")
+    )
+    client = client_of(server)
+    with pytest.raises(e.LLMProviderAuthenticationError) as refused:
+        await client.post("/ask", b"", timeout=5)
+    assert (await client.post("/ask", b"", timeout=5)).request_id == "***"
+    with pytest.raises(e.LLMProviderError) as late:
+        await client.post("/ask", b"", timeout=0.2)
+    await client.close()
+    assert (refused.value.request_id, late.value.request_id) == ("***", "***")
+    assert "request id ***" in caplog.text
+    assert KEY not in caplog.text

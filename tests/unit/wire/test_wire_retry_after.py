@@ -79,7 +79,24 @@ def test_without_a_given_time_the_clock_is_read() -> None:
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
-        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 1.0),
+        ({"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "6m0s"}, 360.0),
+        (
+            {
+                "x-ratelimit-reset-requests": "12ms",
+                "x-ratelimit-remaining-requests": "4999",
+                "x-ratelimit-reset-tokens": "1.8s",
+                "x-ratelimit-remaining-tokens": "400",
+            },
+            None,
+        ),
+        (
+            {
+                "x-ratelimit-reset-requests": "12ms",
+                "x-ratelimit-remaining-requests": "4999",
+                "x-ratelimit-reset-tokens": "1.8s",
+            },
+            1.8,
+        ),
         ({"x-ratelimit-reset-requests": "12ms"}, 0.012),
         ({"x-ratelimit-reset-tokens": "1h2m3.5s"}, 3723.5),
         ({"x-ratelimit-reset-tokens": "1d"}, 86400.0),
@@ -124,6 +141,17 @@ def test_without_a_given_time_the_clock_is_read() -> None:
 )
 def test_resets_of_rate_limits(headers: dict[str, str], seconds: float | None) -> None:
     assert parse_retry_after(headers, now=NOW) == seconds
+
+
+@pytest.mark.parametrize("status", [408, 500, 502, 503, 529])
+def test_resets_are_read_of_a_429_alone(status: int) -> None:
+    """Many backends send them with every reply: with another status they say nothing of the failure."""
+    headers = {"x-ratelimit-reset-requests": "12ms", "x-ratelimit-remaining-requests": "0"}
+    assert parse_retry_after(headers, status=429) == 0.012
+    assert parse_retry_after(headers, status=status) is None
+    assert parse_retry_after({**headers, "retry-after": "3"}, status=status) == 3.0
+    assert parse_retry_after({**headers, "retry-after-ms": "300"}, status=status) == 0.3
+    assert parse_retry_after(headers, {"error": {"details": [{"retryDelay": "4s"}]}}, status=status) == 4.0
 
 
 @pytest.mark.parametrize(

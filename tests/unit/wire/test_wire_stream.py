@@ -502,3 +502,43 @@ async def test_a_server_that_leaves_behind_each_stream_is_found_out() -> None:
     for _ in range(100):
         if len(left) < 20:
             await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_never_ends_its_streams_costs_one_short_wait(serve: Any) -> None:
+    def script(connection: Any) -> None:
+        while connection.request() is not None:
+            connection.send(serve.stream_head())
+            connection.chunk(b"data: [DONE]\n\n")
+            connection.gone_after()
+
+    server = serve(script)
+    client = client_of(server)
+    waits = []
+    for _ in range(3):
+        seen: list[bytes] = []
+        began = time.monotonic()
+        async for _, data in client.stream("/s", b"", timeout=10, said_all=lambda: bool(seen)):  # noqa: B023
+            seen.append(data)
+        waits.append(time.monotonic() - began)
+    assert 0.2 < waits[0] < 0.8
+    assert max(waits[1:]) < 0.15
+    assert len(server.connections) == 3, "and none of them serves another call"
+    await client.close()
+
+
+async def test_a_known_end_keeps_its_connection_even_then(serve: Any) -> None:
+    """Whether the end is there already can be seen without waiting for it."""
+
+    def script(connection: Any) -> None:
+        while connection.request() is not None:
+            connection.send(serve.stream_head() + b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+    server = serve(script)
+    client = client_of(server)
+    client._endless_until = time.perf_counter() + 60
+    for _ in range(5):
+        seen: list[bytes] = []
+        async for _, data in client.stream("/s", b"", timeout=10, said_all=lambda: bool(seen)):  # noqa: B023
+            seen.append(data)
+    assert len(server.connections) == 1
+    await client.close()

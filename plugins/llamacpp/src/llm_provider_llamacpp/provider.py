@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import threading
-import warnings
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -21,6 +20,7 @@ from providers.exceptions import (
     ProviderClosedError,
     UnsupportedParameterError,
 )
+from providers.notices import warn
 from providers.parameters import UnsupportedParameterWarning
 from providers.profiles import ProfileTable
 from providers.types import EmbeddingResult, LLMConfig, Request, StreamEvent, Usage, token_count
@@ -197,7 +197,7 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
         if request.on_unsupported == "error":
             raise UnsupportedParameterError(_NO_TOOLS, provider=self.name, model=request.model)
         if request.on_unsupported == "warn":
-            warnings.warn(f"{request.model}: {_NO_TOOLS}", UnsupportedParameterWarning, stacklevel=2)
+            warn(f"{request.model}: {_NO_TOOLS}", UnsupportedParameterWarning)
         return refused, {"tools": _NO_TOOLS}
 
 

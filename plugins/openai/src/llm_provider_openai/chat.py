@@ -17,7 +17,7 @@ from .common import (
     merge_extra,
     own_data,
     put_tool_choice,
-    refuse_stream_extra,
+    refuse_extras,
     text_of,
     usage_of,
 )
@@ -60,7 +60,7 @@ def encode(request: Request, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]
         if wire.notes:
             meta["schema_notes"] = list(wire.notes)
     if request.extras:
-        refuse_stream_extra(request)
+        refuse_extras(request.extras, request.model)
     if request.stream:
         body["stream"] = True
     params = meta["params"] = map_params(request, plan.chat, body, plan.refusals(request, plan.refused))

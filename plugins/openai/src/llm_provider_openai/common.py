@@ -15,6 +15,13 @@ NAME: Final = "openai"
 _TOOL_NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _CALL_KEYS: Final = frozenset({"id", "type", "function", "index", "custom"})
 
+_NO_EXTRAS: Final[Mapping[str, str]] = {
+    "stream": "call stream(), or set stream_mode",
+    "model": "name it with the argument model",
+    "messages": "it would replace the whole prompt; give the messages to the call",
+    "input": "it would replace the whole prompt; give the messages to the call",
+}
+
 # Other servers' words for the vendor's four; what is not here is passed on.
 FINISH_REASONS: Final[Mapping[str, str]] = {
     "end_turn": "stop",
@@ -86,16 +93,15 @@ def _named(request: Request, name: str, flat: bool) -> dict[str, Any]:
     return {"type": "function", "name": name} if flat else {"type": "function", "function": {"name": name}}
 
 
-def refuse_stream_extra(request: Request) -> None:
-    """Refuse `extra={"stream": ...}`: the reply would be of another kind than the one that is awaited.
+def refuse_extras(extras: Mapping[str, Any], model: str) -> None:
+    """Refuse extras that would replace what the call itself says: its kind, its model, its whole prompt.
 
     Raises:
-        LLMProviderConfigurationError: it is there.
+        LLMProviderConfigurationError: one is there.
     """
-    if "stream" in request.extras:
-        raise LLMProviderConfigurationError(
-            "extra must not hold 'stream': call stream(), or set stream_mode", provider=NAME, model=request.model
-        )
+    for name, instead in _NO_EXTRAS.items():
+        if name in extras:
+            raise LLMProviderConfigurationError(f"extra must not hold {name!r}: {instead}", provider=NAME, model=model)
 
 
 def merge_extra(request: Request, body: dict[str, Any], params: dict[str, Any], name: str, own: dict[str, Any]) -> None:

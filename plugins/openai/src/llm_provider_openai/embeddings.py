@@ -8,13 +8,17 @@ from providers.capabilities import EmbeddingRequest, decode_vector
 from providers.exceptions import LLMProviderResponseError
 from providers.types import EmbeddingResult, Usage
 
-from .common import NAME, usage_of
+from .common import NAME, refuse_extras, usage_of
 
 PATH: Final = "/embeddings"
 
 
 def encode(request: EmbeddingRequest) -> dict[str, Any]:
-    """The body of a request. The format is always named: left out, some servers choose one of their own."""
+    """The body of a request. The format is always named: left out, some servers choose one of their own.
+
+    Raises:
+        LLMProviderConfigurationError: an extra would replace the model or the inputs.
+    """
     body: dict[str, Any] = {
         "model": request.model,
         "input": list(request.inputs),
@@ -22,7 +26,9 @@ def encode(request: EmbeddingRequest) -> dict[str, Any]:
     }
     if request.dimensions is not None:
         body["dimensions"] = request.dimensions
-    body.update(request.extras)
+    if request.extras:
+        refuse_extras(request.extras, request.model)
+        body.update(request.extras)
     return body
 
 

@@ -9,7 +9,7 @@ from providers.wire import HttpClient, Reply, decode_object, encode_json
 
 from .errors import classify
 from .settings import VENDOR_URL, OpenAISettings
-from .transport import NAME, Answer, SaidAll, Seen, headers_of, secrets_of
+from .transport import NAME, PROMPT, Answer, SaidAll, Seen, headers_of, secrets_of
 
 
 class HttpTransport:
@@ -31,7 +31,7 @@ class HttpTransport:
 
     async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
         """Send a body and read the whole reply."""
-        reply = await self._client.request("POST", path, encode_json(body), timeout=limit)
+        reply = await self._client.request("POST", path, encode_json(body, unsearched=PROMPT), timeout=limit)
         request_id = reply.request_id
         data = decode_object(reply.body, provider=NAME, request_id=request_id, secrets=self._secrets)
         return Answer(data, request_id)
@@ -44,7 +44,8 @@ class HttpTransport:
         def on_reply(reply: Reply) -> None:
             seen(reply.request_id)
 
-        return self._client.stream(path, encode_json(body), timeout=limit, on_reply=on_reply, said_all=said_all)
+        sent = encode_json(body, unsearched=PROMPT)
+        return self._client.stream(path, sent, timeout=limit, on_reply=on_reply, said_all=said_all)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -113,7 +113,9 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
                 from .sdk_transport import SdkTransport
             except ImportError as error:
                 raise MissingDependencyError(
-                    f"transport='sdk' needs the package openai: pip install openai ({error})", provider=self.name
+                    "transport='sdk' needs the package openai: pip install openai, or "
+                    f"pip install 'llm-provider-system[openai]' ({error})",
+                    provider=self.name,
                 ) from error
             self._transport = SdkTransport(self.settings)
         elif self._rested:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from providers.exceptions import LLMProviderResponseError
-from providers.parameters import map_params
+from providers.exceptions import LLMProviderResponseError, UnsupportedParameterError
+from providers.notices import warn
+from providers.parameters import UnsupportedParameterWarning, map_params
 from providers.pipeline import make_call_id
 from providers.types import APIType, Message, Request, Role, StreamEvent, StreamEventType, ToolCall, ToolSpec
 from providers.types import token_count as read_count
@@ -19,7 +20,7 @@ from .common import (
     merge_extra,
     own_data,
     put_tool_choice,
-    refuse_stream_extra,
+    refuse_extras,
     text_of,
     usage_of,
 )
@@ -30,6 +31,7 @@ PATH: Final = "/responses"
 COUNT_PATH: Final = "/responses/input_tokens"
 
 _META: Final = StreamEventType.META
+_NO_NAMES: Final = "Responses has no names of speakers; api_type='chat_completion' has"
 _TEXTS: Final = ("output_text", "text")
 _OWN_ITEMS: Final = ("message", "reasoning", "function_call")
 # Source: openai-python 3.51, types/responses/input_token_count_params.py.
@@ -60,13 +62,16 @@ def encode(request: Request, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]
         body["tools"] = [_tool(spec) for spec in checked_tools(request)]
     put_tool_choice(request, body, flat=True)
     if request.extras:
-        refuse_stream_extra(request)
+        refuse_extras(request.extras, request.model)
     if request.stream:
         body["stream"] = True
     refused = plan.refusals(request, plan.refused_by_responses)
+    names = plain is None and any(message.name for message in request.messages if message.role is not Role.TOOL)
+    if names:
+        _report_names(request)
     params = meta["params"] = map_params(request, plan.responses, body, refused)
-    if plain is None and any(message.name for message in request.messages if message.role is not Role.TOOL):
-        params["left_out"]["messages[].name"] = "Responses has no names of speakers"
+    if names:
+        params["left_out"]["messages[].name"] = _NO_NAMES
     if "reasoning" in request.extras and "reasoning_effort" in request.params and "reasoning_effort" not in refused:
         merge_extra(request, body, params, "reasoning", {"effort": request.params["reasoning_effort"]})
     if request.output is not None:
@@ -75,6 +80,15 @@ def encode(request: Request, plan: Plan) -> tuple[dict[str, Any], dict[str, Any]
         if wire.notes:
             meta["schema_notes"] = list(wire.notes)
     return body, meta
+
+
+def _report_names(request: Request) -> None:
+    if request.on_unsupported == "drop":
+        return
+    text = f"messages[].name was not sent: {_NO_NAMES}"
+    if request.on_unsupported == "error":
+        raise UnsupportedParameterError(text, provider=NAME, model=request.model)
+    warn(f"{request.model}: {text}", UnsupportedParameterWarning)
 
 
 def encode_count(request: Request, plan: Plan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -27,7 +28,7 @@ from providers.wire import Reply, SSEParser, decode_object, encode_json, error_f
 
 from .errors import classify
 from .settings import VENDOR_URL, OpenAISettings
-from .transport import NAME, Answer, SaidAll, Seen, headers_of, secrets_of
+from .transport import NAME, PROMPT, Answer, SaidAll, Seen, headers_of, secrets_of
 
 # The SDK's HTTP library changed its name with major 3; with it both may be installed.
 if int(openai.VERSION.partition(".")[0]) >= 3:
@@ -37,7 +38,8 @@ else:
 
 _CONNECT: Final = 30.0  # seconds until an address that does not even accept a connection is given up
 _GRACE: Final = 1.0  # seconds that closing waits for clients of loops in other threads
-_LINGER: Final = 1.0  # seconds that a stream may take to end behind its last word
+_LINGER: Final = 0.25  # seconds that a stream may take to end behind its last word
+_DISTRUST: Final = 300.0  # seconds that a server is known not to end its streams
 _EVENTS: Final = "text/event-stream"
 
 
@@ -53,6 +55,7 @@ class SdkTransport:
         self._secrets = secrets_of(settings)
         self._clients: dict[asyncio.AbstractEventLoop, _LoopClient] = {}
         self._closed = False
+        self._endless_until = 0.0  # until then no end of a stream is waited for: the server was seen to send none
 
     async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
         """Send a body and read the whole reply."""
@@ -63,8 +66,16 @@ class SdkTransport:
                     path, cast_to=httpx.Response, body=_plain(body), options=self._options(limit)
                 )
             self._refuse_redirect(response)
-        request_id = _request_id(response)
-        data = decode_object(response.content, provider=NAME, request_id=request_id, secrets=self._secrets)
+        request_id = self._request_id(response)
+        content = response.content
+        try:
+            data = decode_object(content, provider=NAME, request_id=request_id, secrets=self._secrets)
+        except LLMProviderResponseError as error:
+            # The SDK's HTTP library lets a compressed body pass that was cut; what it held is an object without an end.
+            packed = response.headers.get("Content-Encoding", "identity") != "identity"
+            if packed and content.lstrip()[:1] in (b"", b"{") and not content.rstrip().endswith(b"}"):
+                raise LLMProviderStreamError(error.message, provider=NAME, request_id=request_id) from None
+            raise
         return Answer(data, request_id)
 
     async def stream(
@@ -84,7 +95,7 @@ class SdkTransport:
                     stream_cls=openai.AsyncStream[Any],
                 )
         try:
-            request_id = _request_id(response)
+            request_id = self._request_id(response)
             with self._translating(limit, request_id):
                 if response.is_redirect:
                     await response.aread()
@@ -96,12 +107,16 @@ class SdkTransport:
             chunks = response.aiter_bytes()
             while True:
                 over = said_all()
+                if over and time.perf_counter() < self._endless_until:
+                    return
                 try:
                     with self._translating(limit, request_id, begun=True):
                         async with asyncio.timeout(_LINGER if over else limit):
                             chunk = await anext(chunks, b"")
-                except LLMProviderError:
+                except LLMProviderError as error:
                     if over:
+                        if isinstance(error, LLMProviderTimeoutError):
+                            self._endless_until = time.perf_counter() + _DISTRUST
                         return
                     raise
                 if not chunk:
@@ -140,7 +155,7 @@ class SdkTransport:
             if self._closed:
                 raise ProviderClosedError("the provider was closed; create a new one", provider=NAME)
             found = self._clients[loop] = _LoopClient(loop, self._make())
-            for other in [other for other, client in self._clients.items() if client.ended]:
+            for other in [other for other, client in tuple(self._clients.items()) if client.ended]:
                 self._clients.pop(other, None)
         return found.client
 
@@ -149,6 +164,9 @@ class SdkTransport:
         return openai.AsyncOpenAI(
             api_key="unused", base_url=self._address, max_retries=0, timeout=None, default_headers=self._headers
         )
+
+    def _request_id(self, response: Any) -> str | None:
+        return Reply(response.status_code, response.headers, secrets=self._secrets).request_id
 
     def _options(self, limit: float | None, **headers: Any) -> Any:
         # Our own clock measures the call; the SDK's only keeps an address that never accepts from taking all of it.
@@ -250,8 +268,4 @@ class _LoopClient:
 
 def _plain(body: dict[str, Any]) -> Any:
     # Through our own encoder first: it refuses NaN and mends half characters, and both transports send the same.
-    return json.loads(encode_json(body))
-
-
-def _request_id(response: Any) -> str | None:
-    return Reply(response.status_code, response.headers).request_id
+    return json.loads(encode_json(body, unsearched=PROMPT))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .common import NAME
 from .settings import OpenAISettings
@@ -14,6 +14,10 @@ Seen = Callable[[str | None], object]
 
 SaidAll = Callable[[], bool]
 """Whether a stream's last word has come."""
+
+
+PROMPT: Final = ("messages", "input")
+"""Keys of a body that hold the conversation, which is not searched for numbers that JSON has no word for."""
 
 
 class Answer(NamedTuple):
@@ -35,7 +39,7 @@ class Transport(Protocol):
         """Send a body and give name and data of each event; `limit` seconds at most between two of them.
 
         Behind its last word the stream is read to its end, so that its connection serves the next call; but that may
-        take a second only, and whatever goes wrong there costs no more than the connection.
+        take 0.25 s only, and whatever goes wrong there costs no more than the connection.
         """
 
     async def close(self) -> None:
@@ -74,4 +78,4 @@ def secrets_of(settings: OpenAISettings) -> Hidden:
     return Hidden(filter(None, found))
 
 
-__all__ = ["NAME", "Answer", "Hidden", "SaidAll", "Seen", "Transport", "headers_of", "secrets_of"]
+__all__ = ["NAME", "PROMPT", "Answer", "Hidden", "SaidAll", "Seen", "Transport", "headers_of", "secrets_of"]

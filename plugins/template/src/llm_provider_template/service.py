@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -34,11 +35,11 @@ class Service:
         self._api_key = api_key
         self._voice = voice
 
-    async def stream(self, body: dict[str, object]) -> AsyncIterator[Piece]:
-        """Says back `body["text"]`, at most `body["limit"]` words of it."""
-        text, limit = str(body["text"]), body.get("limit")
-        words = text.split() or [""]
-        read = len(words) + len(str(body.get("system") or "").split())
+    async def stream(self, body: dict[str, Any]) -> AsyncIterator[Piece]:
+        """Says back the last of `body["turns"]`, at most `body["limit"]` words of it; to nothing it says nothing."""
+        texts, limit = [str(turn["text"]) for turn in body["turns"]], body.get("limit")
+        words = texts[-1].split() if texts else []
+        read = sum(len(text.split()) for text in (str(body.get("system") or ""), *texts))
         most = limit if isinstance(limit, int) else len(words)
         for place, word in enumerate(words[:most]):
             await asyncio.sleep(0)

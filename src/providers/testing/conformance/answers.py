@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Final
+
+import pytest
 
 from ...base import LLMProvider
 from ...types import LLMResponse, Message, ToolCall, Usage
 from .kit import Kit
+
+_LONG: Final = "Remember that the blue boat lies behind the old bridge and that nobody has painted it since May."
 
 
 class AnswerTests(Kit):
@@ -65,6 +70,26 @@ class AnswerTests(Kit):
         self._run(work)
         assert json.dumps(talk) == before
         assert call.arguments == '{"city": "Paris"}'
+
+    def test_the_whole_conversation_reaches_the_backend(self) -> None:
+        """F-131: a talk of three turns is more input than its last message; not only that message is sent."""
+        if not self.reports_usage:
+            return
+        talk = [Message.user(_LONG), Message.assistant("I remember it."), Message.user(self.prompt)]
+
+        async def tokens(provider: LLMProvider, prompt: object) -> int:
+            return (await self._answer(provider, prompt)).usage.input_tokens or 0
+
+        async def work(provider: LLMProvider) -> tuple[int, int, int]:
+            return await tokens(provider, self.prompt), await tokens(provider, _LONG), await tokens(provider, talk)
+
+        alone, long, whole = self._run(work)
+        if alone == long:
+            pytest.skip("the figures do not grow with the prompt, so they cannot tell whether history is sent")
+        assert whole > max(alone, long), (
+            f"{whole} input tokens for three turns, {alone} for the last one alone: generate() must send all of "
+            "request.messages"
+        )
 
     def test_an_answer_can_be_cut_short(self) -> None:
         """F-006: max_tokens, and the finish reason that tells of it."""

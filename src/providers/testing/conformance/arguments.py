@@ -25,6 +25,9 @@ _VALUES: dict[str, Any] = {
 }
 
 
+_MISSPELT: dict[str, Any] = {"temprature": 1}
+
+
 class ArgumentTests(Kit):
     """What becomes of arguments."""
 
@@ -61,7 +64,7 @@ class ArgumentTests(Kit):
                 with pytest.raises(LLMProviderConfigurationError):
                     await provider.execute(self.prompt, **options)
             with pytest.raises(UnknownOptionError, match="temprature"):
-                await provider.execute(self.prompt, temprature=1)
+                await provider.execute(self.prompt, **_MISSPELT)
 
         self._run(work)
         with pytest.raises(UnknownOptionError, match="temprature"):
