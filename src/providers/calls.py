@@ -57,7 +57,9 @@ class Calls:
 
     async def text(self, request: Request, outcome: Outcome) -> AsyncGenerator[str, None]:
         """The answer's text, piece by piece; the whole answer goes into `outcome` at the end."""
-        await self._life.begin()
+        life = self._life
+        if not life.count():
+            await life.begin()
         outcome.under_way = True
         assembler = Assembler(request, self._provider)
         try:
@@ -75,7 +77,8 @@ class Calls:
         except Exception as error:
             raise self._bug(error) from error
         finally:
-            await self._life.end()
+            if life.discount():
+                await life.settle()
             outcome.under_way = False
 
     async def events(self, request: Request) -> AsyncGenerator[StreamEvent, None]:
@@ -84,18 +87,22 @@ class Calls:
         Raises:
             LLMProviderError: of a class in `failures.MISTAKES`: no failure of the backend.
         """
-        await self._life.begin()
+        life = self._life
+        if not life.count():
+            await life.begin()
         assembler = Assembler(request, self._provider)
         feed, push = assembler.feed, assembler.push
+        events: Any = None
         try:
-            async with aclosing(cast(Any, self._handler(request))) as events:
-                async for event in events:
-                    if event.type is _TOKEN:
-                        feed(event)
-                        yield event
-                    else:
-                        for shown in push(event):
-                            yield shown
+            # Handlers are generators by contract, so that they can be closed; only their type is the wider one.
+            events = self._handler(request)
+            async for event in events:
+                if event.type is _TOKEN:
+                    feed(event)
+                    yield event
+                else:
+                    for shown in push(event):
+                        yield shown
             for shown in assembler.flush():
                 yield shown
             yield StreamEvent(StreamEventType.DONE, self._finish(request, assembler))
@@ -106,7 +113,12 @@ class Calls:
             attach(ours, assembler)
             yield StreamEvent(StreamEventType.ERROR, error_data(ours))
         finally:
-            await self._life.end()
+            try:
+                if events is not None:
+                    await events.aclose()
+            finally:
+                if life.discount():
+                    await life.settle()
 
     def _finish(self, request: Request, assembler: Assembler) -> LLMResponse:
         response = assembler.response()

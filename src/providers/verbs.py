@@ -173,7 +173,9 @@ class Verbs:
         Raises:
             LLMProviderConfigurationError: an argument is wrong; that is a mistake of the caller and no answer.
         """
-        return self._calls.events(self._request(messages, None, {"tools": tools, **options}, stream=True))
+        if tools is not None:
+            options["tools"] = tools
+        return self._calls.events(self._request(messages, None, options, stream=True))
 
     def _request(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
         request = self._builder.build(messages, system, options, stream)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 from ..exceptions import LLMProviderError
@@ -14,13 +15,13 @@ from ..types import Request, StreamEvent, StreamEventType
 _META: Final = StreamEventType.META
 
 
-async def retry_whole(request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
+def retry_whole(request: Request, inner: WholeHandler) -> Awaitable[Sequence[StreamEvent]]:
     """Try a whole answer again after a passing failure, until all of it is there; nobody reads along."""
-    return await retrying(request.retry, lambda: inner(request))
+    return retrying(request.retry, partial(inner, request))
 
 
 @with_whole(retry_whole)
-async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
+def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
     """Try a call again after a passing failure, as `request.retry` says, until its first piece was given out.
 
     Later than that a failure is raised as it is: a second attempt would repeat text that the consumer already has.
@@ -30,36 +31,65 @@ async def retry(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
     Raises:
         LLMProviderError: the last failure, with the number of attempts in `attempts`.
     """
-    if not request.stream:
-        for event in await retry_whole(request, collecting(inner)):
-            yield event
-        return
-    owned = retries_owned()
-    attempt = 0
-    while True:
-        attempt += 1
-        # Handlers are async generators by contract; only their type is the wider one.
-        events = cast(Any, inner(request))
-        held: list[StreamEvent] = []
-        given = False
-        try:
+    return _Retrying(request, inner) if request.stream else _one_by_one(request, inner)
+
+
+async def _one_by_one(request: Request, inner: Handler) -> AsyncGenerator[StreamEvent, None]:
+    for event in await retry_whole(request, collecting(inner)):
+        yield event
+
+
+class _Retrying(AsyncIterator[StreamEvent]):
+    """The events of a stream. No generator: once its first piece is there, it hands over to the inner one's `__anext__`
+    and costs each further piece next to nothing."""
+
+    __slots__ = ("_events", "_held", "_inner", "_next", "_request")
+
+    def __init__(self, request: Request, inner: Handler) -> None:
+        self._request = request
+        self._inner = inner
+        self._events: Any = None
+        self._held: list[StreamEvent] = []
+        self._next: Callable[[], Awaitable[StreamEvent]] = self._begin
+
+    def __anext__(self) -> Awaitable[StreamEvent]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """End the call; harmless when it has ended."""
+        if self._events is not None:
+            await self._events.aclose()
+
+    async def _begin(self) -> StreamEvent:
+        request, owned, attempt = self._request, retries_owned(), 0
+        while True:
+            attempt += 1
+            held: list[StreamEvent] = []
+            # Handlers are async generators by contract; only their type is the wider one.
+            events = self._events = cast(Any, self._inner(request))
             token = take_retries()
             try:
                 async for event in events:
                     held.append(event)
                     if event.type is not _META:
                         break
+            except LLMProviderError as error:
+                wait = wait_after(request.retry, attempt, error, owned)
+            else:
+                # The last one first, to be popped from the end.
+                held.reverse()
+                self._held, self._next = held, self._give
+                return await self._give()
             finally:
                 return_retries(token)
-            for event in held:
-                given = given or event.type is not _META
-                yield event
-            if given:
-                async for event in events:
-                    yield event
-            return
-        except LLMProviderError as error:
-            wait = wait_after(request.retry, attempt, error, owned or given)
-        finally:
             await events.aclose()
-        await asyncio.sleep(wait)
+            await asyncio.sleep(wait)
+
+    async def _give(self) -> StreamEvent:
+        if not self._held:
+            # Only descriptions came: the stream has ended.
+            raise StopAsyncIteration
+        event = self._held.pop()
+        if not self._held and event.type is not _META:
+            self._next = self._events.__anext__
+        return event

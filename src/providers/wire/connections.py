@@ -75,7 +75,7 @@ def make_socket(info: tuple[Any, ...]) -> socket.socket:
 def watch(transport: Any) -> Any:
     """Something to ask whether the other side has closed a connection, or `None` where the system cannot tell.
 
-    Some servers close a connection right behind a reply without saying so before. The loop learns of it a turn later,
+    Some servers close a connection right behind a stream without saying so before. The loop learns of it a turn later,
     which is too late for a call that follows at once.
     """
     import select
@@ -140,7 +140,9 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
                 # Asked before an idle connection is used again.
                 self.used = True
                 self._before, self.streamed = self.streamed, None
-                if super().is_connected() and not (self._watch is not None and self._watch.poll(0)):
+                if super().is_connected() and not (
+                    self._before is not None and self._watch is not None and self._watch.poll(0)
+                ):
                     return True
                 self.left()
                 return False

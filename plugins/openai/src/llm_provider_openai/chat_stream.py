@@ -94,6 +94,10 @@ class ChatStream:
         Raises:
             LLMProviderError: the event is an error, or no JSON object.
         """
+        if data == b"[DONE]":
+            # Asked before it is tried as JSON: the exception would cost more than all the rest of the stream's end.
+            self.done = True
+            return _NOTHING
         try:
             chunk = self._loads(data)
         except ValueError:
