@@ -38,14 +38,16 @@ class Calls:
         life = self._life
         if not life.count():
             await life.begin()
-        assembler = Assembler(request, self._provider)
-        feed = assembler.feed
+        assembler: Assembler | None = None
         try:
-            for event in await self._whole(request):
+            events = await self._whole(request)
+            assembler = Assembler(request, self._provider)
+            feed = assembler.feed
+            for event in events:
                 feed(event)
             return self._finish(request, assembler)
         except LLMProviderError as error:
-            attach(error, assembler)
+            attach(error, assembler or Assembler(request, self._provider))
             raise
         except AssertionError:
             raise

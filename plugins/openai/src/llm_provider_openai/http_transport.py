@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from typing import Any
 
 from providers.wire import HttpClient, Reply, decode_object, encode_json
@@ -29,9 +29,12 @@ class HttpTransport:
             classify=classify,
         )
 
-    async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
-        """Send a body and read the whole reply."""
-        reply = await self._client.request("POST", path, encode_json(body, unsearched=PROMPT), timeout=limit)
+    def post(self, path: str, body: dict[str, Any], limit: float | None) -> Awaitable[Reply]:
+        """Send a body, which is written here and now, and give what `read` makes an answer of."""
+        return self._client.request("POST", path, encode_json(body, unsearched=PROMPT), timeout=limit)
+
+    def read(self, reply: Reply) -> Answer:
+        """Read a whole reply."""
         request_id = reply.request_id
         data = decode_object(reply.body, provider=NAME, request_id=request_id, secrets=self._secrets)
         return Answer(data, request_id)

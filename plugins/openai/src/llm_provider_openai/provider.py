@@ -158,7 +158,9 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         codec, plan = self._route(request)
         try:
             body, meta = codec.encode(request, plan)
-            reply, request_id = await self._transport.post(codec.PATH, body, request.timeout)
+            waiting = self._transport.post(codec.PATH, body, request.timeout)
+            del body  # it has been written; a call that waits shall not hold it
+            reply, request_id = self._transport.read(await waiting)
             if reply.get("error"):
                 raise self._refusal(reply, request_id)
             events: list[StreamEvent] = codec.decode(reply, meta, request_id)
@@ -182,7 +184,8 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
     async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Vectors of all inputs, in their order."""
         try:
-            reply, request_id = await self._transport.post(embeddings.PATH, embeddings.encode(request), request.timeout)
+            waiting = self._transport.post(embeddings.PATH, embeddings.encode(request), request.timeout)
+            reply, request_id = self._transport.read(await waiting)
             if reply.get("error"):
                 raise self._refusal(reply, request_id)
             return embeddings.decode(reply, request, request_id)
@@ -204,8 +207,8 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         body = responses.encode_count(request, self._plans.get(request.model) or self._plan(request.model))
         await self._life.begin()
         try:
-            reply, request_id = await retrying(
-                request.retry, lambda: self._transport.post(responses.COUNT_PATH, body, request.timeout)
+            reply, request_id = self._transport.read(
+                await retrying(request.retry, lambda: self._transport.post(responses.COUNT_PATH, body, request.timeout))
             )
         except LLMProviderError as error:
             error.model = error.model or request.model

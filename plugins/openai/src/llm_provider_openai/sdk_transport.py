@@ -57,8 +57,8 @@ class SdkTransport:
         self._closed = False
         self._endless_until = 0.0  # until then no end of a stream is waited for: the server was seen to send none
 
-    async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Answer:
-        """Send a body and read the whole reply."""
+    async def post(self, path: str, body: dict[str, Any], limit: float | None) -> Any:
+        """Send a body and give what `read` makes an answer of."""
         client = self._client()
         with self._translating(limit):
             async with asyncio.timeout(limit):
@@ -66,6 +66,10 @@ class SdkTransport:
                     path, cast_to=httpx.Response, body=_plain(body), options=self._options(limit)
                 )
             self._refuse_redirect(response)
+        return response
+
+    def read(self, response: Any) -> Answer:
+        """Read a whole reply."""
         request_id = self._request_id(response)
         content = response.content
         try:
