@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar, overload
 
 from .base import LLMProvider
 from .bridge import bridge
@@ -24,6 +24,8 @@ from .notices import warn
 from .types import GenerationConfig, LLMResponse, StreamEvent, StructuredOutput
 
 _WORKERS: Final = 16
+
+T = TypeVar("T")
 
 
 class Client:
@@ -43,6 +45,14 @@ class Client:
         else:
             self.provider = create_llm_provider(provider, model, **_client_options(options))
 
+    @overload
+    def get_response(self, input: Any, config: Any = None, schema: None = None) -> str: ...
+    @overload
+    def get_response(self, input: Any, config: Any = None, *, schema: type[T]) -> T: ...
+    @overload
+    def get_response(self, input: Any, config: Any, schema: Any) -> Any: ...
+    @overload
+    def get_response(self, input: Any, config: Any = None, *, schema: Any) -> Any: ...
     def get_response(self, input: Any, config: Any = None, schema: Any = None) -> Any:
         """Answer one prompt.
 
@@ -289,6 +299,20 @@ def client(provider: str, model: str | None = None, **options: Any) -> Client:
     return Client(provider, model, **options)
 
 
+@overload
+def get_response(
+    provider: str, model: str | None, input: Any, config: Any = None, schema: None = None, **options: Any
+) -> str: ...
+@overload
+def get_response(
+    provider: str, model: str | None, input: Any, config: Any = None, *, schema: type[T], **options: Any
+) -> T: ...
+@overload
+def get_response(
+    provider: str, model: str | None, input: Any, config: Any = None, *, schema: Any, **options: Any
+) -> Any: ...
+@overload
+def get_response(provider: str, model: str | None, input: Any, config: Any, schema: Any, **options: Any) -> Any: ...
 def get_response(
     provider: str, model: str | None, input: Any, config: Any = None, schema: Any = None, **options: Any
 ) -> Any:

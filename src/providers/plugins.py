@@ -20,6 +20,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
+import os
 import re
 import threading
 from collections.abc import Mapping
@@ -354,3 +355,14 @@ def _read_defaults(entries: Any) -> list[tuple[int, str | None, str]]:
 
 
 manager: Final = PluginManager()
+
+
+def _renew_locks() -> None:
+    # In a forked child another thread may have held them.
+    manager._lock = threading.RLock()
+    for plugin in (manager._plugins or {}).values():
+        plugin.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -19,7 +20,17 @@ from .profiles import ModelProfile as ModelProfile  # whose `get` finds what is 
 
 _registered: Final[dict[str, type[LLMProvider]]] = {}
 _resolved: Final[dict[str, type[LLMProvider]]] = {}
-_lock: Final = threading.Lock()
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    # In a forked child another thread may have held it.
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = False) -> None:

@@ -145,6 +145,8 @@ def error_from_reply(
     advice = lower.get("x-should-retry", "").strip().lower()
     if advice == "false" or (advice == "true" and not isinstance(error, LLMProviderQuotaError)):
         error.retryable = advice == "true"
+    elif status == 501:
+        error.retryable = False  # "not implemented" will be so in a second, too
     return error
 
 

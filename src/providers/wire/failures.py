@@ -66,7 +66,8 @@ def failure(
         url = info.real_url.with_query(None)
         error.request_info = aiohttp.RequestInfo(url, info.method, CIMultiDictProxy(CIMultiDict()), url)
         error.args = ()
-    detail = shorten(redact(str(error) or type(error).__name__, secrets), 300)
+    text = (str(error) or type(error).__name__).replace(" ssl:default", "")
+    detail = shorten(redact(text, secrets), 300)
     known = (aiohttp.ClientError, OSError, UnicodeError, zlib.error)
     if not isinstance(error, known):
         return None

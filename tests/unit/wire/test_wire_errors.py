@@ -38,7 +38,7 @@ def reply(status: int, body: Any = b"", headers: dict[str, str] | None = None, *
         (422, e.LLMProviderBadRequestError, False),
         (429, e.LLMProviderRateLimitError, True),
         (500, e.LLMProviderServerError, True),
-        (501, e.LLMProviderServerError, True),
+        (501, e.LLMProviderServerError, False),
         (502, e.LLMProviderServerError, True),
         (503, e.LLMProviderOverloadedError, True),
         (504, e.LLMProviderServerError, True),
