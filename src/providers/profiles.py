@@ -240,18 +240,25 @@ def _overlay(profile: ModelProfile, entry: Mapping[str, Any]) -> ModelProfile:
     if "reasoning_efforts" in known:
         known["reasoning_efforts"] = list(known["reasoning_efforts"])
     if "refuses" in known:
-        known["refuses"] = {**profile.refuses, **known["refuses"]}
+        # An empty reason takes back what a wider key refuses.
+        refuses = {**profile.refuses, **known["refuses"]}
+        known["refuses"] = {name: reason for name, reason in refuses.items() if reason}
     other = {key: value for key, value in entry.items() if key not in _FIELDS}
     return replace(profile, **known, known=True, data={**profile.data, **other})
+
+
+_WIDE: Final = "\u2e80"
+"""Where the East Asian scripts begin in Unicode; emoji lie above it too."""
 
 
 def estimate_tokens(text: str) -> int:
     """A guess of how many tokens a text is, without any tokenizer.
 
-    Four characters of Latin text, or one and a half of any other, make a token. Against byte-pair vocabularies in use
-    the guess is mostly within a quarter for prose; code and rare languages may be off by half.
+    Four characters make a token, and five characters of East Asian scripts make four. Measured against a vocabulary of
+    200,000 tokens in use: prose in five languages, Markdown and Python come out at 0.85 to 1.25 of the true count,
+    dense JSON at half of it.
     """
     if not text:
         return 0
-    plain = len(text) if text.isascii() else sum(char.isascii() for char in text)
-    return max(1, round(plain / 4 + (len(text) - plain) / 1.5))
+    wide = 0 if text.isascii() else sum(char >= _WIDE for char in text)
+    return max(1, round((len(text) - wide) / 4 + wide / 1.25))

@@ -338,3 +338,22 @@ def test_costs_by_the_package_of_prices(no_network: None) -> None:
     assert OpenAIProvider.profiles.get("nobody").parse_usage(usage).total_cost is None
     contradiction = {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}
     assert named("GPT5").parse_usage(contradiction).total_cost is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The quick brown fox jumps over the lazy dog, and everybody who saw it was glad that the afternoon was warm.",
+        "Die Sonne schien, und alle freuten sich, weil der lange Winter nun endlich vorbei war und das Eis schmolz.",
+        "Солнце светило, и все радовались тому, что долгая зима наконец закончилась и лёд на реке растаял.",
+        "太阳出来了。大家都很高兴。漫长的冬天终于过去了。河上的冰也融化了。",
+        "太陽が出て、長い冬がやっと終わり、川の氷も溶けたので、みんなとても喜んだ。",
+    ],
+    ids=["English", "German", "Russian", "Chinese", "Japanese"],
+)
+def test_the_estimate_is_near_a_real_vocabulary(text: str) -> None:
+    """F-141: what `estimate_tokens` says of its own error is true."""
+    bpe = pytest.importorskip("bpe_openai")
+    from providers.profiles import estimate_tokens
+
+    assert 0.75 <= estimate_tokens(text) / len(bpe.get_encoding("o200k_base").encode(text)) <= 1.3

@@ -68,7 +68,7 @@ class Plan:
 
         Args:
             profile: what is known of the model. `data["max_tokens_parameter"]` may name the wire name of
-                `max_tokens` in Chat Completions. An empty reason in `refuses` means that the parameter is taken.
+                `max_tokens` in Chat Completions.
             vendor: whether the server is the vendor's own. Others mostly know `max_tokens` only; the vendor's newer
                 models refuse that name and all of its models take `max_completion_tokens`.
         """
@@ -76,13 +76,11 @@ class Plan:
         limit = profile.data.get("max_tokens_parameter", "max_completion_tokens" if newer else "max_tokens")
         lacks = {name: f"Responses has no {name}; api_type='chat_completion' has" for name in _RESPONSES_LACKS}
         accepts = profile.accepts_default_temperature
-        # Entries of a family are laid over each other: an empty reason takes back what the wider entry refuses.
-        refuses = {name: reason for name, reason in profile.refuses.items() if reason}
         return cls(
             {**_CHAT, "max_tokens": str(limit)},
             _RESPONSES,
-            refuses,
-            {**lacks, **refuses},
+            profile.refuses,
+            {**lacks, **profile.refuses},
             not vendor if accepts is None else accepts,
         )
 
