@@ -21,6 +21,7 @@ from scripts.environments import (
     MAIN,
     PLACES,
     ROOT,
+    SERVICES,
     activated,
     become,
     command,
@@ -40,16 +41,19 @@ tasks:
   demo              a real model's answers, without a key
   test  [ARGS]      the tests; ARGS go to pytest, as in: test -k stream -x
   test-local [ARGS] the tests of backends with heavy engines: transformers, vLLM, MLX (3 GB, x86-64 Linux, Python 3.11)
+  test-services [ARGS] the tests of stores that run as servers: PostgreSQL, Redis, Qdrant
   lint              ruff check, ruff format --check, mypy --strict
   format            let ruff put the code in order
   bench [--quick]   this project beside its peers; ARGS go to benchmarks/run.py
   build             wheels of the core and of every plugin, into dist/
   lock  [ARGS]      write constraints/*.txt anew; ARGS go to uv, as in: lock --upgrade
-  setup [WHICH]     only set up: main (.venv, the default), local (.venv-local), gateways (.venv-gateways) or all
+  setup [WHICH]     only set up: main (.venv, the default), local (.venv-local), services (.venv-services),
+                    gateways (.venv-gateways) or all
   clean             remove the environments, .dev, dist and the tools' caches
 """
 
 ENGINES = ("transformers", "vllm", "mlx")
+STORES = ("cache-pg-redis", "cache-qdrant")
 # More compute threads than cores make a small model slower, not faster.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # A missing engine fails its tests instead of skipping them.
@@ -66,6 +70,7 @@ def lock(arguments: Sequence[str]) -> None:
         "uv": ("--group", "bootstrap"),
         # Engines are pinned for the machines that test them, not for every platform.
         "local": ("--group", "local", "-c", "constraints/dev.txt"),
+        "services": ("--group", "services", "-c", "constraints/dev.txt"),
         "gateways": ("--group", "gateways"),
     }
     uv, environ = find_uv(), uv_environment()
@@ -131,11 +136,11 @@ def clean() -> None:
         remove(ROOT / name)
 
 
-def of_engines(arguments: Sequence[str]) -> list[str]:
-    """Arguments for pytest that run the engines' tests: all of them, unless a file or a folder is named."""
+def tests_of(plugins: Sequence[str], arguments: Sequence[str]) -> list[str]:
+    """Arguments for pytest that run the tests of these plugins: all of them, unless a file or a folder is named."""
     words = (word.partition("::")[0] for word in arguments if not word.startswith("-"))
     named = any(word and (ROOT / word).exists() for word in words)
-    return [*arguments, *(() if named else (f"plugins/{name}/tests" for name in ENGINES))]
+    return [*arguments, *(() if named else (f"plugins/{name}/tests" for name in plugins))]
 
 
 def main(argv: Sequence[str]) -> None:
@@ -143,11 +148,11 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="dev.py", epilog=TASKS, formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
-    names = ("demo", "test", "test-local", "lint", "format", "bench", "build", "lock", "setup", "clean")
+    names = ("demo", "test", "test-local", "test-services", "lint", "format", "bench", "build", "lock", "setup", "clean")
     parser.add_argument("task", choices=names, metavar="TASK")
     task = parser.parse_args(argv[:1]).task
     rest = list(argv[1:])
-    if rest and task not in ("demo", "test", "test-local", "bench", "lock", "setup"):
+    if rest and task not in ("demo", "test", "test-local", "test-services", "bench", "lock", "setup"):
         parser.error(f"{task} takes no arguments")
     if task == "lock":
         with locked():
@@ -163,7 +168,10 @@ def main(argv: Sequence[str]) -> None:
         return None
     if task == "test-local":
         ensure(LOCAL, "local")
-        become("-m", "pytest", "-q", *of_engines(rest), place=LOCAL, more={**ONE_THREAD, **ALL})
+        become("-m", "pytest", "-q", *tests_of(ENGINES, rest), place=LOCAL, more={**ONE_THREAD, **ALL})
+    if task == "test-services":
+        ensure(SERVICES, "services")
+        become("-m", "pytest", "-q", *tests_of(STORES, rest), place=SERVICES, more={**ONE_THREAD, **ALL})
     ensure(MAIN, "dev", "bench") if task == "bench" else ensure(MAIN, "dev")
     if task == "demo":
         become("usage_examples.py", "--demo", *rest)

@@ -25,7 +25,7 @@ ENGINES = [f"plugins/{name}/tests" for name in dev.ENGINES]
     ],
 )
 def test_options_alone_do_not_change_which_tests_of_engines_run(given: list[str], expected: list[str]) -> None:
-    assert dev.of_engines(given) == expected
+    assert dev.tests_of(dev.ENGINES, given) == expected
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its uv is a script with a first line")
