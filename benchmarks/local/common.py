@@ -42,11 +42,14 @@ class Outcome:
         name: as in `Slice`.
         bare: of the engine alone, one value for each round.
         ours: through the provider; the value at the same place is from the same round.
+        cpu_ratios: CPU time of this process bare over ours, round by round: hardly moved by what else the machine does,
+            but blind to a machine that is idle because we make it wait.
     """
 
     name: str
     bare: tuple[float, ...]
     ours: tuple[float, ...]
+    cpu_ratios: tuple[float, ...]
 
     @property
     def ratios(self) -> list[float]:
@@ -68,7 +71,7 @@ def arguments(engine: str) -> argparse.ArgumentParser:
     """The arguments that all measurements have: `--rounds`, `--tokens`, `--check`; add your own."""
     parser = argparse.ArgumentParser(description=f"Tokens per second through the {engine} provider and without it.")
     parser.add_argument("--rounds", type=int, default=7, help="rounds that count (default 7)")
-    parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer (default 128)")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of each answer (default %(default)s)")
     parser.add_argument("--check", action="store_true", help=f"exit status 1 where a ratio is below {PROMISE}")
     return parser
 
@@ -84,27 +87,42 @@ def measure(slices: Sequence[Slice], rounds: int, runner: asyncio.Runner) -> lis
     Raises:
         ValueError: the two ways did not generate equally many tokens, so their rates cannot be compared.
     """
-    found: list[tuple[list[float], list[float]]] = [([], []) for _ in slices]
+    found: list[list[tuple[_Taken, _Taken]]] = [[] for _ in slices]
     for number in range(rounds + 1):
-        for each, (bare, ours) in zip(slices, found, strict=True):
+        for each, pairs in zip(slices, found, strict=True):
             order = (each.bare, each.ours) if number % 2 else (each.ours, each.bare)
-            counts = {turn: _rate(turn, runner) for turn in order}
-            if counts[each.bare][0] != counts[each.ours][0]:
-                raise ValueError(f"{each.name}: {counts[each.bare][0]} tokens bare, {counts[each.ours][0]} through us")
+            taken = {turn: _take(turn, runner) for turn in order}
+            bare, ours = taken[each.bare], taken[each.ours]
+            if bare.tokens != ours.tokens:
+                raise ValueError(f"{each.name}: {bare.tokens} tokens bare, {ours.tokens} through us")
             if number:
-                bare.append(counts[each.bare][1])
-                ours.append(counts[each.ours][1])
-    return [Outcome(each.name, tuple(bare), tuple(ours)) for each, (bare, ours) in zip(slices, found, strict=True)]
+                pairs.append((bare, ours))
+    return [
+        Outcome(
+            each.name,
+            tuple(bare.rate for bare, _ in pairs),
+            tuple(ours.rate for _, ours in pairs),
+            tuple(bare.cpu / ours.cpu for bare, ours in pairs),
+        )
+        for each, pairs in zip(slices, found, strict=True)
+    ]
 
 
-def _rate(turn: Turn, runner: asyncio.Runner) -> tuple[int, float]:
+@dataclass(frozen=True)
+class _Taken:
+    tokens: int
+    rate: float
+    cpu: float
+
+
+def _take(turn: Turn, runner: asyncio.Runner) -> _Taken:
     gc.collect()
 
-    async def timed() -> tuple[int, float]:
-        start = time.perf_counter()
+    async def timed() -> _Taken:
+        cpu, start = time.process_time(), time.perf_counter()
         result = turn()
         tokens = await result if inspect.isawaitable(result) else result
-        return tokens, tokens / (time.perf_counter() - start)
+        return _Taken(tokens, tokens / (time.perf_counter() - start), time.process_time() - cpu)
 
     return runner.run(timed())
 
@@ -112,15 +130,17 @@ def _rate(turn: Turn, runner: asyncio.Runner) -> tuple[int, float]:
 def table(engine: str, outcomes: Sequence[Outcome]) -> str:
     """The outcomes as a Markdown table."""
     lines = [
-        f"| {engine} | bare, tokens/s | ours, tokens/s | ours / bare | quartiles | rounds | kept (>= {PROMISE}) |",
-        "| --- | --: | --: | --: | --- | --: | --- |",
+        f"| {engine} | bare, tokens/s | ours, tokens/s | ours / bare | quartiles | CPU bare / ours | rounds "
+        f"| kept (>= {PROMISE}) |",
+        "| --- | --: | --: | --: | --- | --: | --: | --- |",
     ]
     for each in outcomes:
         ratios = each.ratios
         low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         lines.append(
             f"| {each.name} | {median(each.bare):.1f} | {median(each.ours):.1f} | {each.ratio:.3f} "
-            f"| {low:.3f} to {high:.3f} | {len(ratios)} | {'yes' if each.kept else 'NO'} |"
+            f"| {low:.3f} to {high:.3f} | {median(each.cpu_ratios):.3f} | {len(ratios)} "
+            f"| {'yes' if each.kept else 'NO'} |"
         )
     return "\n".join(lines)
 

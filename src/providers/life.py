@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from typing import Final
 from weakref import WeakSet
 
 from .exceptions import ProviderClosedError
 
+logger = logging.getLogger("providers.life")
+
+
+class _Change:
+    """An opening, or the shutting of one that may be opened again: what others wait for before they open."""
+
+    def __init__(self, *, shutting: bool = False) -> None:
+        self.shutting = shutting
+        self.error: BaseException | None = None
+        self.done: Future[None] = Future()
+        # One that runs cannot be cancelled, so who waits and is cancelled disturbs nobody.
+        self.done.set_running_or_notify_cancel()
+
 
 class Life:
     """Opens and shuts one provider, whoever asks, from whatever thread or loop.
+
+    A slow opening has a thread of its own and belongs to nobody: all who need it wait for the same one, those who are
+    cancelled leave it to the others, and what it has opened is shut where nobody may use it any more.
 
     Args:
         provider: the provider's name.
         open: gets the provider ready; called before the first call, and again after a failure or a rest.
         slow_open: whether `open` must not run on the event loop's thread.
-        shut: gives back what `open` took.
+        shut: gives back what `open` took; after a slow opening it may run on a loop of its own.
+
+    Attributes:
+        closed: whether it was closed, for good.
+        under_way: calls that have begun and not ended; those that wait for the opening are among them.
     """
 
     def __init__(
@@ -30,6 +53,7 @@ class Life:
         self._slow_open = slow_open
         self._shut = shut
         self._opened = False
+        self._cut_off = False  # a shutting was, in the middle
         self.closed = False
         self._renew()
         _all.add(self)
@@ -37,7 +61,7 @@ class Life:
     def _renew(self) -> None:
         # Also in a forked child, where another thread may have held a lock, and the calls are the parent's.
         self._lock = threading.Lock()
-        self._open_lock = threading.Lock()
+        self._change: _Change | None = None
         self._close_when_idle = False
         self._rest_when_idle = False
         self.under_way = 0
@@ -49,8 +73,15 @@ class Life:
             ProviderClosedError: the provider was closed.
             LLMProviderError: what `open` raises.
         """
-        while not self.count():
-            await self.ensure_open()
+        if self.count():
+            return
+        with self._lock:
+            self.under_way += 1
+        try:
+            await self._get_open()
+        except BaseException:
+            await self.end()
+            raise
 
     def count(self) -> bool:
         """Count a call that begins, where the provider is open; `begin` without its coroutine."""
@@ -78,38 +109,116 @@ class Life:
             ProviderClosedError: the provider was closed.
             LLMProviderError: what `open` raises.
         """
-        late = await asyncio.to_thread(self._open_once) if self._slow_open else self._open_once()
-        if late:
-            # It was closed while it opened: close() could not shut what was not there yet.
-            await self._shut()
-            raise self._gone()
+        await self.begin()
+        await self.end()
 
-    def _open_once(self) -> bool:
-        with self._open_lock:
-            if self.closed:
-                raise self._gone()
-            if not self._opened:
-                self._open()
-                with self._lock:
-                    self._opened = not self.closed
-            return not self._opened
+    async def _get_open(self) -> None:
+        while True:
+            with self._lock:
+                if self.closed:
+                    raise self._gone()
+                if self._opened:
+                    return
+                change, mine = self._change, self._change is None
+                if change is None:
+                    change = self._change = _Change()
+            if mine and self._slow_open:
+                self._start(change)
+            elif mine and not self._try_open(change):
+                await self._take_down(change)
+            await asyncio.wrap_future(change.done)
+            if change.error is not None:
+                raise change.error
+
+    def _start(self, change: _Change) -> None:
+        # Not one of the loop's own workers: asyncio.run() would wait for it although its caller is gone. No daemon
+        # either: that must not come back from native code into an interpreter that has ended.
+        run = contextvars.copy_context().run
+        thread = threading.Thread(target=run, args=(self._open_apart, change), name=f"opening {self._provider}")
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more of them
+            change.error = error
+            self._end_change(change)
+
+    def _open_apart(self, change: _Change) -> None:
+        if self._try_open(change):
+            return
+        try:
+            # At the end of the process no worker thread starts any more; it takes with it what was opened.
+            if threading.main_thread().is_alive():
+                asyncio.run(self._shut_and_end(None))
+        except Exception as error:  # nobody waits for it
+            logger.warning("%s could not be shut: %s: %s", self._provider, type(error).__name__, error)
+        finally:
+            self._end_change(change)
+
+    def _try_open(self, change: _Change) -> bool:
+        """Open; false where it was opened and nobody may use it, so that it is to be taken down."""
+        try:
+            self._open()
+        except BaseException as error:
+            change.error = error
+        else:
+            with self._lock:
+                # Who was cancelled does not count any more. Where one waits, the last call sees to the rest.
+                if self.closed or (self._rest_when_idle and not self.under_way):
+                    self._rest_when_idle, change.shutting = False, True
+                    return False
+                self._opened = True
+        self._end_change(change)
+        return True
+
+    async def _take_down(self, change: _Change | None = None) -> None:
+        # Who is cancelled meanwhile leaves it to itself: the half that is not shut would stay for ever.
+        task = asyncio.ensure_future(self._shut_and_end(change))
+        _shutting.add(task)
+        task.add_done_callback(_shutting.discard)
+        await asyncio.shield(task)
+
+    async def _shut_and_end(self, change: _Change | None) -> None:
+        try:
+            await self._shut()
+            self._cut_off = False
+        except asyncio.CancelledError:  # its loop has ended
+            self._cut_off = True
+            raise
+        finally:
+            if change is not None:
+                self._end_change(change)
+
+    def _end_change(self, change: _Change) -> None:
+        with self._lock:
+            if self._change is change:
+                self._change = None
+                if change.error is not None and not self.under_way:
+                    self._rest_when_idle = False
+        change.done.set_result(None)
 
     def _gone(self) -> ProviderClosedError:
         return ProviderClosedError("this provider was closed; create a new one", provider=self._provider)
 
     async def close(self) -> None:
-        """Shut the provider, once, and for good. Calls that are under way are not waited for."""
+        """Shut the provider, once, and for good; again, where a loop ended in the middle of that.
+
+        Calls that are under way are not waited for. Nor is a slow opening: what it takes is given back when it is over.
+        """
         with self._lock:
             self.closed = True
-            opened, self._opened = self._opened, False
+            opened, self._opened, self._cut_off = self._opened or self._cut_off, False, False
         if opened:
-            await self._shut()
+            await self._take_down()
 
     async def close_when_idle(self) -> None:
         """Close the provider once no call is under way."""
         with self._lock:
             self._close_when_idle = True
         await self.settle()
+
+    async def retire(self, shut: Callable[[], Awaitable[None]]) -> None:
+        """Close once no call is under way, with another function than `shut`: what it gives back was handed over."""
+        self._shut = shut
+        await self.close_when_idle()
 
     async def rest_when_idle(self) -> None:
         """Shut the provider once no call is under way; a later call opens it again."""
@@ -119,21 +228,24 @@ class Life:
 
     async def settle(self) -> None:
         """Do what waits for the last call to end, if it has ended."""
+        change = None
         with self._lock:
             if self.under_way:
                 return
             close = self._close_when_idle
-            rest, self._rest_when_idle = self._rest_when_idle, False
-            opened = self._opened
-            if rest and not close:
-                self._opened = False
+            if self._rest_when_idle and self._opened and not close:
+                self._opened, self._rest_when_idle = False, False
+                change = self._change = _Change(shutting=True)
+            elif self._change is None or self._change.shutting:
+                self._rest_when_idle = False  # It rests. An opening whose callers are gone sees to that itself.
         if close:
             await self.close()
-        elif rest and opened:
-            await self._shut()
+        elif change is not None:
+            await self._take_down(change)
 
 
 _all: Final[WeakSet[Life]] = WeakSet()
+_shutting: Final[set[asyncio.Future[None]]] = set()
 
 
 def _after_fork() -> None:

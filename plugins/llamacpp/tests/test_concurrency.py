@@ -7,8 +7,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Iterator
+from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from llm_provider_llamacpp import LlamaCppProvider
 from providers import Client
 from providers.exceptions import LLMProviderTimeoutError, ProviderClosedError
+from providers.testing.loops import leave_while_opening, loop_delays
 from providers.types import LLMResponse, StreamEventType
 
 from .conftest import COLORS, FRANCE, SHORT, STORY, Make
@@ -39,27 +40,6 @@ async def seconds_until_free(provider: LlamaCppProvider) -> float:
     return time.perf_counter() - start
 
 
-@asynccontextmanager
-async def longest_stall() -> AsyncIterator[list[float]]:
-    """Measures how long this loop did not come round, in seconds."""
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            gaps.append(now - last)
-            last = now
-
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0.01)
-    try:
-        yield gaps
-    finally:
-        watcher.cancel()
-
-
 @pytest.fixture(scope="module")
 def pair() -> Iterator[LlamaCppProvider]:
     """A model that answers two calls at a time."""
@@ -78,7 +58,7 @@ async def test_the_loop_never_waits_for_the_model(pair: LlamaCppProvider) -> Non
         async for _ in provider.stream(STORY):
             pass
 
-    async with longest_stall() as gaps:
+    async with loop_delays() as gaps:
         work: list[Awaitable[Any]] = [
             stream(),
             answer(provider, "word " * 300, max_tokens=2),
@@ -270,6 +250,17 @@ async def test_closing_one_model_leaves_the_others(make: Make) -> None:
     await asyncio.sleep(0.1)
     await goes.close()
     assert (await running).completion_tokens == 60
+
+
+async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
+    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
+    provider = make()
+    await leave_while_opening(provider, "rest_when_idle")
+    assert provider._engines == {}
+    await leave_while_opening(provider, "close")
+    assert provider._engines == {}
+    with pytest.raises(ProviderClosedError):
+        await provider.execute("Hi")
 
 
 def test_a_provider_that_is_dropped_frees_its_model() -> None:

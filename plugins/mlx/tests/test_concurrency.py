@@ -7,8 +7,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable
+from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from llm_provider_mlx import MLXProvider, engine
 from llm_provider_mlx.decoders import Batch
 from llm_provider_mlx.engine import Run
 from providers.exceptions import LLMProviderTimeoutError, ProviderClosedError
+from providers.testing.loops import leave_while_opening, loop_delays
 from providers.types import StreamEventType
 
 from .conftest import COLORS, SHORT, Make, answer
@@ -32,27 +33,6 @@ async def seconds_until_free(provider: MLXProvider, slots: int = 2) -> float:
     start = time.perf_counter()
     await asyncio.gather(*(provider.execute("Hi", max_tokens=1) for _ in range(slots)))
     return time.perf_counter() - start
-
-
-@asynccontextmanager
-async def longest_stall() -> AsyncIterator[list[float]]:
-    """Measures how long this loop did not come round beyond 5 ms, in seconds."""
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.005)
-            now = time.perf_counter()
-            gaps.append(now - last - 0.005)
-            last = now
-
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0.02)
-    try:
-        yield gaps
-    finally:
-        watcher.cancel()
 
 
 @pytest.mark.parametrize("parallel", [4, 1])
@@ -69,7 +49,7 @@ async def test_the_loop_never_waits_for_the_model(make: Make, parallel: int) -> 
     # The machine itself may stop this process for a moment, but not each time; the model would.
     longest: list[float] = []
     for _ in range(4):
-        async with longest_stall() as gaps:
+        async with loop_delays() as gaps:
             await asyncio.gather(
                 stream(),
                 answer(provider, "word " * 300, max_tokens=100),
@@ -310,6 +290,17 @@ def test_a_provider_that_is_dropped_frees_its_model(folder: Path) -> None:
         time.sleep(0.02)
     assert model() is None
     assert mx.get_active_memory() < held + size / 2
+
+
+async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
+    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
+    provider = make()
+    await leave_while_opening(provider, "rest_when_idle")
+    assert provider._engine is None
+    await leave_while_opening(provider, "close")
+    assert provider._engine is None
+    with pytest.raises(ProviderClosedError):
+        await provider.execute("Hi")
 
 
 async def test_one_at_rest_loads_its_model_again(make: Make) -> None:

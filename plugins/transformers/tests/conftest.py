@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -96,24 +94,3 @@ async def answer(provider: TransformersProvider, *args: Any, **options: Any) -> 
     response = await provider.execute(*args, **options)
     assert isinstance(response, LLMResponse)
     return response
-
-
-@asynccontextmanager
-async def longest_stall() -> AsyncIterator[list[float]]:
-    """Measures how long this loop did not come round, in seconds; a tick every 5 ms."""
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.005)
-            now = time.perf_counter()
-            gaps.append(now - last - 0.005)
-            last = now
-
-    watcher = asyncio.create_task(watch())
-    await asyncio.sleep(0.02)
-    try:
-        yield gaps
-    finally:
-        watcher.cancel()

@@ -21,9 +21,10 @@ from providers.exceptions import (
     LLMProviderTokenLimitError,
     ProviderClosedError,
 )
+from providers.testing.loops import leave_while_opening, loop_delays
 from providers.types import StreamEventType
 
-from .conftest import Make, answer, longest_stall
+from .conftest import Make, answer
 
 LONG: dict[str, Any] = {"max_tokens": 1500}
 """An answer that takes seconds."""
@@ -284,6 +285,17 @@ async def test_a_provider_rests_and_wakes(make: Make) -> None:
     assert (await answer(provider, "Hi")).content == before
 
 
+async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
+    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
+    provider = make()
+    await leave_while_opening(provider, "rest_when_idle")
+    assert provider._engine is None
+    await leave_while_opening(provider, "close")
+    assert provider._engine is None
+    with pytest.raises(ProviderClosedError):
+        await provider.execute("Hi")
+
+
 def test_a_provider_that_is_dropped_frees_its_model(tiny: Path) -> None:
     """F-077: thread and memory go with the last reference."""
     provider = TransformersProvider(str(tiny))
@@ -319,7 +331,7 @@ async def test_the_loop_never_waits_for_the_model(provider: TransformersProvider
     # The machine itself may stop this process for a moment, but not each time; the model would.
     longest: list[float] = []
     for _ in range(4):
-        async with longest_stall() as gaps:
+        async with loop_delays() as gaps:
             await asyncio.gather(
                 stream(),
                 answer(provider, "word " * 300, max_tokens=200),
@@ -340,7 +352,7 @@ async def test_the_loop_does_not_wait_while_a_model_is_loaded(make: Make) -> Non
     await make().warm_cache()  # imports, which are once in a process
     longest: list[float] = []
     for _ in range(4):
-        async with longest_stall() as gaps:
+        async with loop_delays() as gaps:
             await make().warm_cache()
         longest.append(max(gaps))
     assert min(longest) < 0.2, longest

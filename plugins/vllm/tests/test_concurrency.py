@@ -7,8 +7,8 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable
+from contextlib import aclosing
 from itertools import pairwise
 from typing import Any
 
@@ -17,29 +17,10 @@ import pytest
 from llm_provider_vllm import VLLMProvider
 from providers import Client
 from providers.exceptions import LLMProviderServerError, LLMProviderTimeoutError, ProviderClosedError
+from providers.testing.loops import leave_while_opening, loop_delays
 from providers.types import StreamEventType
 
 from .conftest import COLORS, LONG, STORY, Make, answer
-
-
-@asynccontextmanager
-async def longest_stall() -> AsyncIterator[list[float]]:
-    """Collects by how much a ticker of 5 ms was late."""
-    gaps: list[float] = []
-
-    async def watch() -> None:
-        last = time.perf_counter()
-        while True:
-            await asyncio.sleep(0.005)
-            now = time.perf_counter()
-            gaps.append(now - last - 0.005)
-            last = now
-
-    watcher = asyncio.create_task(watch())
-    try:
-        yield gaps
-    finally:
-        watcher.cancel()
 
 
 def running(provider: VLLMProvider) -> int:
@@ -78,7 +59,7 @@ async def test_the_loop_never_waits_for_the_model(provider: VLLMProvider) -> Non
     # The machine itself may stop this process for a moment, but not each time; the model would.
     longest: list[float] = []
     for _ in range(4):
-        async with longest_stall() as gaps:
+        async with loop_delays() as gaps:
             work: list[Awaitable[Any]] = [
                 stream(),
                 stream(),
@@ -269,6 +250,17 @@ async def test_a_dropped_provider_frees_its_model(make: Make) -> None:
             break
         await asyncio.sleep(0.05)
     assert core() is None or core().llm is None  # type: ignore[union-attr]
+
+
+async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
+    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
+    provider = make()
+    await leave_while_opening(provider, "rest_when_idle")
+    assert provider._found_engine is None
+    await leave_while_opening(provider, "close")
+    assert provider._found_engine is None
+    with pytest.raises(ProviderClosedError):
+        await provider.execute("Hi")
 
 
 async def test_one_at_rest_loads_its_model_again(make: Make) -> None:

@@ -8,18 +8,10 @@ from typing import Any, Final, Protocol
 from .choice import Guard
 from .library import Library
 from .load import Loaded
-
-_CPU_STEP: Final = 8
-"""Tokens of a prompt at a time on a CPU: more are hardly faster there, and a call that is cancelled waits for them."""
-
-_STEP: Final = 2048
-"""The same elsewhere: mlx-lm's own default (0.32.2)."""
+from .pace import Pace
 
 _PROMPTS: Final = 8
-"""Prompts that are read together: mlx-lm's own default."""
-
-_CPU_PROMPTS: Final = 2
-"""The same on a CPU, which reads many no faster than one after the other."""
+"""Prompts that are read together: mlx-lm's own default (0.32.2)."""
 
 Step = tuple[int, int, str | None]
 """Row, its next token, and why it has ended (`"stop"`: the token is one that ends answers; `"length"`), or `None`."""
@@ -43,19 +35,18 @@ class Decoder(Protocol):
         """Give back what the process lent."""
 
 
-def decoder(lib: Library, loaded: Loaded, parallel: int, prefill: int | None) -> Decoder:
+def decoder(lib: Library, loaded: Loaded, parallel: int, pace: Pace) -> Decoder:
     """What makes the tokens of a model.
 
     Args:
         lib: mlx and mlx-lm.
         loaded: the model.
         parallel: most rows at a time.
-        prefill: tokens of a prompt that are worked on at a time; `None` leaves it to the machine.
+        pace: how much of the prompts is read at a time; it may outlive what is made here.
     """
-    step = prefill or (_CPU_STEP if lib.on_cpu else _STEP)
     if parallel == 1 or not loaded.batches:
-        return Single(lib, loaded, step)
-    return Batch(lib, loaded, parallel, step)
+        return Single(lib, loaded, pace.alone)
+    return Batch(lib, loaded, parallel, pace)
 
 
 class Batch:
@@ -65,37 +56,50 @@ class Batch:
         lib: mlx and mlx-lm.
         loaded: the model.
         limit: most rows at a time.
-        step: tokens of a prompt that are worked on at a time.
+        pace: how much of the prompts is read at a time.
     """
 
-    def __init__(self, lib: Library, loaded: Loaded, limit: int, step: int) -> None:
+    def __init__(self, lib: Library, loaded: Loaded, limit: int, pace: Pace) -> None:
         self.limit = limit
+        self._pace = pace
         self._rows: set[int] = set()
+        self._reading: set[int] = set()
         self._generator = lib.generate.BatchGenerator(
             loaded.model,
             stop_tokens=[[token] for token in sorted(loaded.eos)],
             completion_batch_size=limit,
-            prefill_batch_size=min(limit, _CPU_PROMPTS if lib.on_cpu else _PROMPTS),
-            prefill_step_size=step,
+            prefill_batch_size=min(limit, _PROMPTS),
         )
 
     def insert(self, ids: list[int], most: int, sampler: Guard | None, processors: Sequence[Guard]) -> int:
         """Begin a row; at most `limit` at a time."""
         [row] = self._generator.insert([ids], [most], samplers=[sampler], logits_processors=[list(processors)])
         self._rows.add(row)
+        self._reading.add(row)
         return int(row)
 
     def remove(self, row: int) -> None:
         """End a row; harmless where it has ended."""
         if row in self._rows:
             self._rows.discard(row)
+            self._reading.discard(row)
             self._generator.remove([row])
 
     def next(self) -> list[Step]:
         """One step: a token of each row that is done with its prompt."""
-        _, responses = self._generator.next()
+        responses = self._read() if self._reading else self._generator.next()[1]
         self._rows.difference_update(each.uid for each in responses if each.finish_reason is not None)
         return [(each.uid, each.token, each.finish_reason) for each in responses]
+
+    def _read(self) -> list[Any]:
+        # It looks at this attribute in each step, and reads up to 2048 tokens of a prompt in one go.
+        self._generator.prefill_step_size = self._pace.each(min(len(self._reading), _PROMPTS))
+        with self._generator.stats() as stats:
+            _, responses = self._generator.next()
+        if self._pace.measures and stats.prompt_tokens:
+            self._pace.took(stats.prompt_tokens, stats.prompt_time)
+        self._reading.difference_update(each.uid for each in responses)
+        return list(responses)
 
     def close(self) -> None:
         """Give back what the process lent."""

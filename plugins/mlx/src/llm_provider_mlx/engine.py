@@ -34,6 +34,7 @@ from .codec import Job
 from .decoders import Decoder, decoder
 from .library import Library, library
 from .load import Loaded, find_folder, load_model
+from .pace import Pace
 from .row import Row
 from .settings import NAME, MLXSettings
 from .template import Template
@@ -139,6 +140,7 @@ class Run:
         self._texts = Detokenizers(loaded.inner, keep={*TOOL_MARKS, *template.marks})
         self._grammars: Grammars | None = None
         self._decoder: Decoder | None = None
+        self._pace = Pace(settings.prefill_step, on_cpu=lib.on_cpu)
         self._rows: dict[int, Row] = {}
 
     # --- turns
@@ -173,7 +175,7 @@ class Run:
     @property
     def _limit(self) -> int:
         if self._decoder is None:
-            self._decoder = decoder(self._lib, self.loaded, self._settings.n_parallel, self._settings.prefill_step)
+            self._decoder = decoder(self._lib, self.loaded, self._settings.n_parallel, self._pace)
         return self._decoder.limit
 
     def _admit(self, work: Work) -> None:

@@ -66,9 +66,6 @@ class MLXProvider(TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load()
-        if self.is_closed:
-            # Closed while it loaded, by whom nobody waits any more.
-            self._unload()
 
     async def shut(self) -> None:
         """End what runs and free the model."""

@@ -27,7 +27,7 @@ class Row:
         reader: from tokens to events.
         prompt: tokens of the prompt.
         whole: whether the answer is wanted in one piece.
-        lazy: whether nothing in its text can end it, so that the text may be made at the end.
+        lazy: whether nothing in its text can end it, so that the text is made only when it is given out.
         guards: the functions that choose its tokens.
         mask: the structure that it has to fit, or `None`.
         meta: what is to be said first.
@@ -54,7 +54,7 @@ class Row:
         self._reader = reader
         self._prompt = prompt
         self._whole = whole
-        self._lazy = whole and lazy
+        self._lazy = lazy
         self._ids: list[int] = []
         self._spoken = 0.0
         self._guards = guards
@@ -84,9 +84,11 @@ class Row:
             if self._mask is not None and self._mask.finished:
                 reason = "stop"
         if reason is None:
-            if not self._whole and self._events and (now := time.monotonic()) >= self._spoken + _PACE:
-                self._spoken = now
-                self._give(self._usage())
+            if not self._whole and (now := time.monotonic()) >= self._spoken + _PACE:
+                self._read()
+                if self._events:
+                    self._spoken = now
+                    self._give(self._usage())
             return False
         self._read()
         ending = self._reader.finish(reason)

@@ -77,9 +77,6 @@ class VLLMProvider(Embeddings, TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load()
-        if self.is_closed:
-            # Closed while it loaded, by whom nobody waits any more.
-            self._unload()
 
     async def shut(self) -> None:
         """End what runs and free the model."""
