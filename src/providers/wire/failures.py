@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ def failure(
     Returns:
         The error to raise `from` the original, or `None`: it is not ours to translate (a cancellation from outside).
     """
+    if call.task is None and isinstance(error, asyncio.CancelledError):
+        return None  # the reader of a body is not stopped by a cancellation, so this one is the caller's
     if call.why is not None and call.stopped():
         if call.why == "closed":
             return ProviderClosedError("the provider was closed while this call was under way", provider=provider)

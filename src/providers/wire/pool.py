@@ -23,11 +23,15 @@ if TYPE_CHECKING:
 _CONNECT = 30.0  # seconds until an address that does not even accept a connection is given up
 _KEEP_ALIVE = 30.0  # seconds that an idle connection is kept for the next call
 GRACE = 1.0  # seconds that closing waits for sessions of loops in other threads
-_NEVER = float("inf")
+NEVER = float("inf")
 
 _lock = threading.RLock()  # a lock that can be taken again: a finalizer may close a client while we hold it
 _sessions: dict[asyncio.AbstractEventLoop, LoopSession] = {}
 _hooked = False
+
+
+class StoppedError(Exception):
+    """What whoever reads a body gets when the call is stopped meanwhile."""
 
 
 class Call:
@@ -39,18 +43,21 @@ class Call:
         self.owner = owner
         self.task: asyncio.Task[Any] | None = None
         self.cancelling = 0
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.response: aiohttp.ClientResponse | None = None
         self.why: str | None = None  # "timeout" or "closed"
 
     def stop(self, why: str) -> None:
-        """End the call: whoever waits is woken by a cancellation, which `stopped` then tells from a real one."""
+        """End the call. A task that waits is woken by a cancellation, which `stopped` then tells from a real one; a
+        reader of the body, who is known by having no task, by an error."""
         if self.why is None:
             self.why = why
             if self.task is not None:
                 self.task.cancel()
-            else:
-                self.hang_up()
+                return
+            if self.response is not None:
+                self.response.content.set_exception(StoppedError(why))
+            self.hang_up()
 
     def stopped(self) -> bool:
         """Whether the cancellation that was just caught is ours alone; takes it back from the task if so."""
@@ -85,7 +92,7 @@ class LoopSession:
         self.clients: WeakSet[Any] = WeakSet()
         self.calls: set[Call] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = _NEVER
+        self._timer_at = NEVER
         self._tasks: set[asyncio.Task[None]] = set()
         self._sockets: WeakSet[socket.socket] = WeakSet()
         response_class, handler = our_types()
@@ -143,6 +150,16 @@ class LoopSession:
         task = call.task = asyncio.current_task(self.loop)
         if task is not None:
             call.cancelling = task.cancelling()
+        self.expect(call, timeout)
+
+    def expect(self, call: Call, timeout: float | None) -> None:
+        """The call ends unless something comes within `timeout` seconds.
+
+        Raises:
+            StoppedError: it has ended already.
+        """
+        if call.why is not None:
+            raise StoppedError(call.why)
         if timeout is not None:
             deadline = call.deadline = self.loop.time() + timeout
             if deadline < self._timer_at:
@@ -150,26 +167,21 @@ class LoopSession:
                     self._timer.cancel()
                 self._look_at(deadline)
 
-    def rest(self, call: Call) -> None:
-        """Nobody waits for the call: the consumer of its stream is at work."""
-        call.task = None
-        call.deadline = _NEVER
-
     def _look_at(self, when: float) -> None:
         self._timer = self.loop.call_at(when, self._look)
         self._timer_at = when
 
     def _look(self) -> None:
-        self._timer, self._timer_at = None, _NEVER
+        self._timer, self._timer_at = None, NEVER
         now = self.loop.time()
-        nearest = _NEVER
+        nearest = NEVER
         for call in tuple(self.calls):
             if call.deadline <= now:
-                call.deadline = _NEVER
+                call.deadline = NEVER
                 call.stop("timeout")
             elif call.deadline < nearest:
                 nearest = call.deadline
-        if nearest < _NEVER:
+        if nearest < NEVER:
             # Thousands of calls that began one after another must not mean thousands of looks.
             self._look_at(max(nearest, now + 0.01))
 
@@ -241,7 +253,7 @@ class LoopSession:
         self.calls.clear()
         if self._timer is not None and idle:
             self._timer.cancel()
-        self._timer, self._timer_at = None, _NEVER
+        self._timer, self._timer_at = None, NEVER
         connector = self._connector
         connector._conns.clear()
         connector._acquired.clear()

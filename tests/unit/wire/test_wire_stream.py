@@ -275,6 +275,44 @@ async def test_f144_a_stall_ends_with_the_timeout(serve: Any) -> None:
         await client.close()
 
 
+async def stalled(serve: Any) -> tuple[HttpClient, Any, asyncio.Task[None], list[Event]]:
+    """A stream that gave one event and waits for the next: its client, its call, its task and what it gave."""
+    client = client_of(streaming(serve, lambda connection: connection.chunk(b"data: a\n\n")))
+    seen: list[Event] = []
+    task = asyncio.create_task(collect(client.stream("/s", b"", timeout=60), seen))
+    while not seen:  # noqa: ASYNC110 (the list knows no event)
+        await asyncio.sleep(0.005)
+    [call] = next(iter(client._pools.values())).calls
+    return client, call, task, seen
+
+
+@pytest.mark.parametrize("why", ["timeout", "closed"])
+@pytest.mark.parametrize("first", ["stop", "cancel"])
+async def test_a_cancellation_in_the_moment_of_a_stop_stays_one(serve: Any, why: str, first: str) -> None:
+    """Who cancels a task sees it cancelled, also where the stream was stopped in the same turn of the loop."""
+    client, call, task, _ = await stalled(serve)
+    for step in (first, "cancel" if first == "stop" else "stop"):
+        if step == "cancel":
+            task.cancel()
+        else:
+            call.stop(why)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await client.close()
+
+
+@pytest.mark.parametrize("why", ["timeout", "closed"])
+async def test_a_stop_in_the_moment_in_which_something_comes(serve: Any, why: str) -> None:
+    """What came is given out, and then the reason; no event of a stopped stream is waited for."""
+    client, call, task, seen = await stalled(serve)
+    call.response.content.feed_data(b"data: b\n\n")
+    call.stop(why)
+    with pytest.raises(e.LLMProviderTimeoutError if why == "timeout" else e.ProviderClosedError):
+        await task
+    assert seen == [(None, b"a"), (None, b"b")]
+    await client.close()
+
+
 async def test_f144_a_slow_consumer_is_no_stall(serve: Any) -> None:
     """F-144, bad input 51: the time that the consumer takes does not count, and nothing is lost."""
 

@@ -107,19 +107,18 @@ class MessageStream:
             event = self._odd(name, data)
             if event is None:
                 return _NOTHING
-        if (
-            self._text is not None
-            and type(event) is dict
-            and event.get("type") == "content_block_delta"
-            and event.get("index") == self._last
-        ):
+        if self._text is not None:
             # Nearly every event: a piece of text.
-            delta = event.get("delta")
-            if type(delta) is dict and delta.get("type") == "text_delta":
-                text = delta.get("text")
-                if type(text) is str and text:
-                    self._text.append(text)
-                    return (StreamEvent(TOKEN, text),)
+            try:
+                delta = event["delta"]
+                plain = delta["type"] == "text_delta" and event["type"] == "content_block_delta"
+                if plain and event["index"] == self._last:
+                    text = delta["text"]
+                    if type(text) is str and text:
+                        self._text.append(text)
+                        return (StreamEvent(TOKEN, text),)
+            except (KeyError, TypeError):
+                pass
         return self._slowly(name, event)
 
     def _odd(self, name: str | None, data: bytes) -> Any:

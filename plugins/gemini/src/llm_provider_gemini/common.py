@@ -100,13 +100,15 @@ def renew_usage(usage: Usage, data: Any) -> None:
 
     For each chunk of a stream, so the usual three figures have a quick way.
     """
-    if type(data) is dict and _RARE.isdisjoint(data):
-        prompt, said = data.get("promptTokenCount"), data.get("candidatesTokenCount")
-        total = data.get("totalTokenCount")
-        if type(prompt) is type(said) is type(total) is int and prompt > 0 and said >= 0 and total >= 0:
-            usage.input_tokens, usage.output_tokens, usage.total_tokens = prompt, said, total
-            usage.input_tokens_cached = usage.output_tokens_reasoning = None
-            return
+    try:
+        prompt, said, total = data["promptTokenCount"], data["candidatesTokenCount"], data["totalTokenCount"]
+    except (KeyError, TypeError):
+        prompt = said = total = None
+    usual = type(prompt) is type(said) is type(total) is int and prompt > 0 <= said and total >= 0
+    if usual and _RARE.isdisjoint(data):
+        usage.input_tokens, usage.output_tokens, usage.total_tokens = prompt, said, total
+        usage.input_tokens_cached = usage.output_tokens_reasoning = None
+        return
     known = usage_of(data)
     if known is not None:
         usage.input_tokens, usage.output_tokens = known.input_tokens, known.output_tokens

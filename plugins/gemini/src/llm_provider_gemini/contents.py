@@ -18,15 +18,21 @@ _NO_KEYS: Final = "generateContent has no place for it"
 _TEXT_KEYS: Final = frozenset({"type", "text", "annotations"})
 _OWN_KEYS: Final = frozenset({"functionCall", "functionResponse", "partMetadata"})
 _ROLES: Final = {"user": "user", "assistant": "model"}
+_OPENED: Final = {role: b'{"role":"%b","parts":[{"text":' % own.encode() for role, own in _ROLES.items()}
+_LONG: Final = 8  # messages from which on writing them at once pays
 
 
-def encode_contents(request: Request, signature: str | None, lost: dict[str, str]) -> list[dict[str, Any]]:
+def encode_contents(request: Request, signature: str | None, lost: dict[str, str]) -> Any:
     """The `contents` of a request.
 
     Args:
         request: the call.
         signature: what stands for the signature of a tool call that another backend made, or `None`.
         lost: what has no place in the contents is added here, with the reason.
+
+    Returns:
+        A list of dicts; or, of a long talk of plain texts, the JSON as an `orjson.Fragment`: making three objects of
+        each message would cost as much as all that the call does beside the network.
 
     Raises:
         LLMProviderConfigurationError: a part cannot be read, a call's arguments are no JSON object, or the answer of a
@@ -35,10 +41,27 @@ def encode_contents(request: Request, signature: str | None, lost: dict[str, str
     plain = request.messages.plain
     if plain is not None:
         try:
+            if len(plain) >= _LONG and (whole := _write(plain)) is not None:
+                return whole
             return [{"role": _ROLES[item["role"]], "parts": [{"text": item["content"]}]} for item in plain]
         except KeyError:
             pass  # a system message is among them, which has to be reported
     return _Writer(request, signature, lost).write()
+
+
+def _write(plain: Sequence[Mapping[str, Any]]) -> Any:
+    """Plain messages as JSON; `None` where a text holds half a character, which has to be mended first.
+
+    Raises:
+        KeyError: there is a system message among them.
+    """
+    from orjson import Fragment, JSONEncodeError, dumps
+
+    try:
+        texts = [_OPENED[item["role"]] + dumps(item["content"]) for item in plain]
+    except JSONEncodeError:
+        return None
+    return Fragment(b"[" + b"}]},".join(texts) + b"}]}]")
 
 
 class _Writer:

@@ -26,10 +26,6 @@ _TOKEN: Final = StreamEventType.TOKEN
 _META: Final = StreamEventType.META
 _USAGE: Final = StreamEventType.USAGE
 
-# What a chunk with a piece of text holds, and its candidate.
-_USUAL: Final = frozenset({"candidates", "usageMetadata", "modelVersion", "responseId"})
-_PIECE: Final = frozenset({"content", "index"})
-
 Refuse = Callable[[dict[str, Any], str | None], LLMProviderError]
 """Makes an error of ours of an error inside a stream and the backend's id of the request."""
 
@@ -101,10 +97,17 @@ class GenerateStream:
                 chunk = {"error": {"message": data.decode("utf-8", "replace")}}
             else:
                 chunk = decode_json(data, provider=NAME, request_id=self.request_id, secrets=self._secrets)
-        if self._facts is not None and type(chunk) is dict and chunk.keys() <= _USUAL and name != "error":
-            # Nearly every event: a piece of text.
-            text = _only_text(chunk.get("candidates"))
-            if text is not None:
+        if self._facts is not None and name != "error":
+            # Nearly every event: a piece of text, the only part of the only candidate.
+            plain, text = False, None
+            try:
+                (only,) = chunk["candidates"]
+                (part,) = only["content"]["parts"]
+                text = part["text"]
+                plain = len(part) == 1 and (len(only) == 1 or (len(only) == 2 and not only.get("index", 1)))
+            except (KeyError, TypeError, ValueError):
+                pass
+            if plain and type(text) is str and text and "error" not in chunk:
                 self._text.append(text)
                 token = StreamEvent(_TOKEN, text)
                 usage = chunk.get("usageMetadata")
@@ -210,21 +213,9 @@ class GenerateStream:
             first = {"content": {"role": "model", "parts": self._parts}, "finishReason": self._reason}
             facts["choices"] = [first, *(self._choices[index] for index in sorted(self._choices))]
         events = [StreamEvent(_META, facts)] if facts else []
-        if self._usage is not None and self._usage != usage_of(self._first_usage):
+        if self._usage is not None and self._usage.without_costs() != usage_of(self._first_usage):
             events.insert(0, StreamEvent(_USAGE, self._usage))
         return events
-
-
-def _only_text(candidates: Any) -> str | None:
-    """The text of the only part of an answer's only candidate, where the chunk holds nothing else; not an empty one."""
-    if type(candidates) is list and len(candidates) == 1 and type(only := candidates[0]) is dict:
-        content = only.get("content") if only.keys() <= _PIECE and not only.get("index") else None
-        parts = content.get("parts") if type(content) is dict else None
-        if type(parts) is list and len(parts) == 1 and type(part := parts[0]) is dict and len(part) == 1:
-            text = part.get("text")
-            if type(text) is str and text:
-                return text
-    return None
 
 
 def _goes_on(last: dict[str, Any], part: dict[str, Any]) -> bool:
