@@ -12,6 +12,7 @@ from .jsonbody import Checked, decode_json, decode_object, encode_json
 from .redaction import redact
 from .reply import Reply
 from .retry_after import parse_retry_after
+from .sdk import SdkTransport
 from .sse import Event, SSEParser
 from .transport import Answer, Headers, Hidden, HttpTransport, SaidAll, Seen, Transport, hidden, merged_headers
 
@@ -27,6 +28,7 @@ __all__ = [
     "Reply",
     "SSEParser",
     "SaidAll",
+    "SdkTransport",
     "Seen",
     "Transport",
     "decode_json",

@@ -6,19 +6,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from io import BytesIO
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from providers.exceptions import LLMProviderConfigurationError, ProviderClosedError
+from providers.headroom import listening
 
 from .address import check_base_url, check_headers, check_path
 from .errors import Classifier, error_from_reply
 from .failures import failure, not_a_stream
 from .inflate import Inflater
-from .options import EVENTS, JSON, request_options, sign_in_secrets
-from .pool import GRACE, Call, LoopSession, join
-from .reply import Reply, read_refusal, request_id_of
+from .options import EVENTS, JSON, fed, request_options
+from .pool import GRACE, NEVER, Call, LoopSession, join
+from .redaction import sign_in_secrets
+from .reply import Reply, headroom_of, read_refusal, request_id_of
 from .sse import Event, SSEParser
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from yarl import URL
 
 _log = logging.getLogger("providers.wire")
-_ONE_PIECE = 1 << 20  # bytes
 _DISTRUST = 300.0  # seconds
 _LINGER = 0.25  # seconds that a stream may take to end behind its last word
 _MOST_PATHS = 64  # paths with an id in them must not fill the memory
@@ -72,8 +72,7 @@ class HttpClient:
         self._ca_file = ca_file
         self._classify = classify
         self._closed = False
-        # Until then no connection is kept behind a stream, because the server was seen to close one there.
-        self._distrusted_until = 0.0
+        self._distrusted_until = 0.0  # until then no connection is kept behind a stream: the server closed one there
         self._endless_until = 0.0  # until then no end of a stream is waited for: the server was seen to send none
         self._pools: dict[asyncio.AbstractEventLoop, LoopSession] = {}
         self._urls: dict[str, URL] = {}
@@ -141,7 +140,7 @@ class HttpClient:
         call = pool.start(self)
         pool.wait(call, timeout)
         try:
-            response = call.response = await pool.request(method, url, data=_fed(body), **options)
+            response = call.response = await pool.request(method, url, data=fed(body), **options)
             status = response.status
             if 200 <= status < 300:
                 data = await response.content.read()
@@ -163,6 +162,8 @@ class HttpClient:
         if _log.isEnabledFor(logging.DEBUG):
             self._report(method, path, response, began)
         if 200 <= status < 300:
+            if (listener := listening.get()) is not None:
+                listener(headroom_of(response.headers))
             return Reply(status, response.headers, data, self._secrets)
         raise self._refused(response, data)
 
@@ -210,7 +211,7 @@ class HttpClient:
             pool.wait(call, timeout)
             refusal = None
             try:
-                response = call.response = await pool.request(method, url, data=_fed(body), **options)
+                response = call.response = await pool.request(method, url, data=fed(body), **options)
                 if not 200 <= response.status < 300:
                     refusal = await read_refusal(response)
             except BaseException as error:
@@ -224,20 +225,21 @@ class HttpClient:
                 raise self._refused(response, refusal)
             if on_reply is not None:
                 on_reply(Reply(response.status, response.headers, b"", self._secrets))
+            if (listener := listening.get()) is not None:
+                listener(headroom_of(response.headers))
             kind = response.headers.get("Content-Type", EVENTS).partition(";")[0].strip().lower()
             encoding = response.headers.get("Content-Encoding")
             inflater = Inflater(encoding, self.provider) if encoding else None
             parser = SSEParser() if kind == EVENTS else None
             pieces: list[bytes] = []
             content = response.content
+            call.task = None  # from now on the body's reader is told of a stop, not the task
             while True:
-                if call.why is not None:
-                    raise ProviderClosedError("the provider was closed during this stream", provider=self.provider)
                 over = said_all is not None and said_all()
                 if over and perf_counter() < self._endless_until and not content.is_eof():
                     return
-                pool.wait(call, _LINGER if over else timeout)
                 try:
+                    pool.expect(call, _LINGER if over else timeout)
                     chunk = await content.readany()
                     last = not chunk
                     if inflater is not None:
@@ -250,7 +252,7 @@ class HttpClient:
                         self._endless_until = perf_counter() + _DISTRUST if call.why == "timeout" else 0.0
                         return
                     raise ours from error
-                pool.rest(call)
+                call.deadline = NEVER  # the time of the stream's consumer does not count
                 if parser is not None:
                     for event in parser.feed(chunk):
                         yield event
@@ -393,8 +395,3 @@ class HttpClient:
             (perf_counter() - began) * 1e3,
             request_id_of(response.headers, self._secrets),
         )
-
-
-def _fed(body: bytes | None) -> bytes | BytesIO | None:
-    # aiohttp warns about large bodies in one piece, since they hold up the loop; a file it sends piece by piece.
-    return body if body is None or len(body) <= _ONE_PIECE else BytesIO(body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from .address import Address, find_proxy
@@ -12,6 +13,7 @@ from .tls import tls_context
 if TYPE_CHECKING:
     from multidict import CIMultiDict
 
+_ONE_PIECE = 1 << 20  # bytes
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
@@ -66,10 +68,7 @@ def request_options(
     return made, secrets
 
 
-def sign_in_secrets(headers: Mapping[str, str]) -> list[str]:
-    """Find the values that must never be shown: of all headers that sign in, by their names."""
-    found: list[str] = []
-    for name, value in headers.items():
-        if any(word in name.lower() for word in ("auth", "key", "token", "secret", "cookie")):
-            found += filter(None, (value, value.partition(" ")[2]))
-    return found
+def fed(body: bytes | None) -> bytes | BytesIO | None:
+    """A body as aiohttp takes it: it warns about large ones in one piece, since they hold up the loop; a file it sends
+    piece by piece."""
+    return body if body is None or len(body) <= _ONE_PIECE else BytesIO(body)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _SHORTEST = 6  # placeholders for local servers ("none", "EMPTY") are no secrets, and masking them garbles messages
 # Patterns stay texts, because compiling them would cost more than importing this whole room.
@@ -12,6 +12,7 @@ _WORD = r"(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
 _SIGN_IN = rf"(?i)\b(bearer|basic)\s+{_WORD}"
 _QUERY = r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|sig|signature|code)=)[^&\s\"'<>]+"
 _FIELD = rf"(?i)(\b(?:api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret)[\"']?\s*[=:]\s*[\"']?){_WORD}"
+_PASSWORD = r"(://[^/\s:@]*:)[^/\s@]+@"
 _CONTROL = r"[\x00-\x1f\x7f-\x9f]+"
 
 
@@ -23,15 +24,28 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         secrets: keys and passwords as they are sent; those of fewer than 6 characters are left alone.
 
     Returns:
-        The text with each secret, what follows `Bearer` or `Basic`, and the values of query parameters such as `key=`
-        and of fields such as `"api_key":` replaced by `***`.
+        The text with each secret, what follows `Bearer` or `Basic`, the values of query parameters such as `key=` and
+        of fields such as `"api_key":`, and the passwords of addresses replaced by `***`.
     """
     for secret in sorted({secret.strip() for secret in secrets}, key=len, reverse=True):
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     text = re.sub(_SIGN_IN, r"\1 ***", text)
     text = re.sub(_QUERY, r"\1***", text)
+    text = re.sub(_PASSWORD, r"\1***@", text)
     return re.sub(_FIELD, r"\1***", text)
+
+
+def signs_in(name: str) -> bool:
+    """Whether a header, or a field, of that name holds what must never be shown."""
+    return any(word in name.lower() for word in ("auth", "key", "token", "secret", "cookie", "password"))
+
+
+def sign_in_secrets(headers: Mapping[str, str]) -> list[str]:
+    """Find the values that must never be shown: of all headers that sign in, by their names, whole and without the
+    word that they may begin with (`Bearer`)."""
+    values = [value for name, value in headers.items() if signs_in(name)]
+    return [part for value in values for part in (value, value.partition(" ")[2]) if part]
 
 
 def shorten(text: str, limit: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from providers.exceptions import LLMProviderResponseError
+from providers.headroom import Headroom
 
 from .inflate import Inflater
 from .redaction import redact
@@ -57,6 +58,20 @@ def request_id_of(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> st
             if secret in found:
                 return redact(found, secrets)
     return found
+
+
+def headroom_of(headers: Mapping[str, str]) -> Headroom:
+    """What a reply's headers say is left, the least of each kind: `x-ratelimit-remaining-requests` and its many other
+    spellings, as vendors document them."""
+    left: dict[str, int] = {}
+    for name, value in headers.items():
+        word = name.lower()
+        if "remaining" not in word or "ratelimit" not in word.replace("-limit", "limit"):
+            continue
+        kind = "requests" if "request" in word else "tokens" if "token" in word else None
+        if kind is not None and value.strip().isdecimal():
+            left[kind] = min(int(value), left.get(kind, int(value)))
+    return Headroom(left.get("requests"), left.get("tokens"))
 
 
 async def read_refusal(response: aiohttp.ClientResponse) -> bytes:

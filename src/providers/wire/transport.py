@@ -6,11 +6,12 @@ A plugin may have a second transport, its vendor's SDK, which carries the same b
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from .errors import Classifier
 from .http import HttpClient
 from .jsonbody import decode_object, encode_json
+from .redaction import sign_in_secrets
 from .reply import Reply
 
 Seen: TypeAlias = Callable[[str | None], object]
@@ -21,8 +22,6 @@ SaidAll: TypeAlias = Callable[[], bool]
 
 Headers: TypeAlias = Mapping[str, str] | None
 """Headers of one request, on top of the transport's own."""
-
-_SIGN_IN: Final = ("auth", "key", "token", "secret", "cookie")
 
 
 class Answer(NamedTuple):
@@ -145,11 +144,7 @@ def hidden(secrets: Iterable[str], headers: Headers = None) -> Hidden:
         secrets: a provider's own, as `settings.secrets()` gives them.
         headers: those that the user adds.
     """
-    found = list(secrets)
-    for name, value in (headers or {}).items():
-        if any(word in name.lower() for word in _SIGN_IN):
-            found += [value, value.partition(" ")[2]]
-    return Hidden(filter(None, found))
+    return Hidden(filter(None, (*secrets, *sign_in_secrets(headers or {}))))
 
 
 def merged_headers(headers: Mapping[str, str], own: Headers) -> dict[str, str]:

@@ -5,36 +5,25 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
-from providers.base import LLMProvider
 from providers.capabilities import TokenCounting
-from providers.exceptions import (
-    LLMProviderConfigurationError,
-    LLMProviderError,
-    MissingDependencyError,
-    StructuredOutputError,
-)
+from providers.exceptions import LLMProviderConfigurationError, LLMProviderError, StructuredOutputError
 from providers.profiles import ProfileTable
-from providers.resilience import retrying
+from providers.remote import RemoteProvider
 from providers.types import LLMConfig, Request, StreamEvent
-from providers.wire import HttpTransport, error_from_event
+from providers.wire import SdkTransport
 
 from . import messages
 from .common import META, NAME, TOKEN
 from .errors import classify
 from .plan import DEFAULT_MAX_TOKENS, Plan
 from .schema import unfenced
-from .settings import AUTH_HEADERS, TRANSPORTS, AnthropicSettings
+from .settings import AUTH_HEADERS, NEW_VERSION, AnthropicSettings
 from .stream import MessageStream
-from .transport import address_of, http_transport, secrets_of
-
-if TYPE_CHECKING:
-    from .sdk_transport import SdkTransport
 
 
-class AnthropicProvider(TokenCounting, LLMProvider):
+class AnthropicProvider(TokenCounting, RemoteProvider):
     """Anthropic's Messages API, and every server that speaks it.
 
     Args:
@@ -54,12 +43,17 @@ class AnthropicProvider(TokenCounting, LLMProvider):
     name = NAME
     Settings = AnthropicSettings
     profiles = ProfileTable(Path(__file__).with_name("models.json"))
-    requires: ClassVar[tuple[str, ...]] = ("aiohttp", "orjson")
     understands: ClassVar[frozenset[str]] = frozenset(
         {"tools", "structured_output", "content_parts", "images", "documents"}
     )
+    vendor_url = "https://api.anthropic.com"
+    signs_in = frozenset({"authorization", "x-api-key"})
+    prompt = ("messages",)
+    sdk_package = "anthropic: pip install anthropic, or pip install 'llm-provider-system[anthropic]'"
+    classify = staticmethod(classify)
 
     settings: AnthropicSettings
+    _plans: dict[str, Plan]
 
     def __init__(
         self,
@@ -88,55 +82,50 @@ class AnthropicProvider(TokenCounting, LLMProvider):
             self.update_config(model_name=self.profiles.document["direct_default_model"])
         if self.config.max_tokens is None:
             self.update_config(max_tokens=DEFAULT_MAX_TOKENS)
-        self._check_words("transport", TRANSPORTS)
-        self._check_words("auth_header", AUTH_HEADERS)
+
+    def _settle(self) -> None:
+        settings = self.settings
+        self._check_word("auth_header", AUTH_HEADERS)
         # As in the vendor's SDK: a key goes before a token, but what is given goes before the environment.
-        sources = self.settings.sources
-        if self.settings.api_key and self.settings.auth_token:
-            given = [name for name in ("api_key", "auth_token") if sources.get(name) == "argument"]
+        if settings.api_key and settings.auth_token:
+            given = [name for name in ("api_key", "auth_token") if settings.sources.get(name) == "argument"]
             if len(given) == 2:
                 raise LLMProviderConfigurationError("give api_key or auth_token, not both", provider=self.name)
-            setattr(self.settings, "api_key" if given == ["auth_token"] else "auth_token", None)
-        host = urlsplit(address_of(self.settings)).hostname or ""
-        self._vendor = any(host == own or host.endswith(f".{own}") for own in self.profiles.document["vendor_hosts"])
-        signs_in = {name.lower() for name in self.settings.default_headers or {}} & {"authorization", "x-api-key"}
-        if self._vendor and not signs_in and not self.settings.auth_token:
-            self.require("api_key")
-        self._secrets = secrets_of(self.settings)
+            setattr(settings, "api_key" if given == ["auth_token"] else "auth_token", None)
         # Headers of the user's own win over ours, also over those of one call; betas of a call join them.
-        own = {name.lower(): value for name, value in (self.settings.default_headers or {}).items()}
-        betas = own["anthropic-beta"].split(",") if "anthropic-beta" in own else self.settings.betas or ()
+        own = {name.lower(): value for name, value in (settings.default_headers or {}).items()}
+        betas = own["anthropic-beta"].split(",") if "anthropic-beta" in own else settings.betas or ()
         self._betas = tuple(name.strip() for name in betas if name.strip())
-        self._version = own.get("anthropic-version", self.settings.api_version)
-        self._plans: dict[str, Plan] = {}
-        # Made here, since it checks the address and the headers; it connects at the first call.
-        self._transport: HttpTransport | SdkTransport = http_transport(self.settings)
-        self._rested = False
+        self._version = own.get("anthropic-version", settings.api_version)
+        super()._settle()
 
-    def open(self) -> None:
-        """Load the vendor's SDK, where it is the transport; after a rest, make the transport anew.
+    def address(self) -> str:
+        """The server's address without the version segment, which all paths of this API begin with."""
+        address = super().address().strip().rstrip("/")
+        # One that has it twice is left to the check of addresses, which says so.
+        return address if address.endswith("/v1/v1") else address.removesuffix("/v1")
 
-        Raises:
-            MissingDependencyError: it is not installed.
-        """
-        if self.settings.transport == "sdk":
-            try:
-                from .sdk_transport import SdkTransport
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "transport='sdk' needs the package anthropic: pip install anthropic, or "
-                    f"pip install 'llm-provider-system[anthropic]' ({error})",
-                    provider=self.name,
-                ) from error
-            self._transport = SdkTransport(self.settings)
-        elif self._rested:
-            self._transport = http_transport(self.settings)
-        self._rested = False
+    def headers(self) -> dict[str, str]:
+        """The API's version and its betas, and who calls."""
+        settings = self.settings
+        headers: dict[str, str] = {"anthropic-version": settings.api_version or NEW_VERSION}
+        if settings.auth_token:
+            headers["Authorization"] = f"Bearer {settings.auth_token.get_secret_value()}"
+        elif settings.api_key:
+            key = settings.api_key.get_secret_value()
+            if settings.auth_header != "x-api-key":
+                headers["Authorization"] = f"Bearer {key}"
+            if settings.auth_header != "bearer":
+                headers["X-Api-Key"] = key
+        if settings.betas:
+            headers["anthropic-beta"] = ",".join(settings.betas)
+        return headers
 
-    async def shut(self) -> None:
-        """Close all connections."""
-        self._rested = True
-        await self._transport.close()
+    def sdk_transport(self) -> SdkTransport:
+        """The transport over `anthropic.AsyncAnthropic`."""
+        from .sdk_transport import AnthropicTransport
+
+        return AnthropicTransport(self.address(), **self.wiring())
 
     async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request, piece by piece where it asks for that."""
@@ -166,7 +155,7 @@ class AnthropicProvider(TokenCounting, LLMProvider):
                 for event in _parsed(request, decoder.text, end[-1].data):
                     yield event
         except LLMProviderError as error:
-            error.model = error.model or request.model
+            self._place(error, request.model)
             raise
 
     async def respond(self, request: Request) -> list[StreamEvent]:
@@ -184,7 +173,7 @@ class AnthropicProvider(TokenCounting, LLMProvider):
                 text = "".join(event.data for event in events if event.type is TOKEN)
                 events += _parsed(request, text, events[0].data)
         except LLMProviderError as error:
-            error.model = error.model or request.model
+            self._place(error, request.model)
             raise
         return events
 
@@ -205,46 +194,25 @@ class AnthropicProvider(TokenCounting, LLMProvider):
         wire = messages.encode(request, self._plan(request.model), self._betas)
         body = messages.encode_count(wire)
         headers = wire.headers
-        await self._life.begin()
-        try:
-            waited = await retrying(
-                request.retry, lambda: self._transport.post(messages.COUNT_PATH, body, request.timeout, headers)
-            )
-            reply, request_id = self._transport.read(waited)
-            if reply.get("error"):
-                raise self._refusal(reply, request_id)
-            return messages.decode_count(reply, request_id)
-        except LLMProviderError as error:
-            error.model = error.model or request.model
-            raise
-        finally:
-            await self._life.end()
-
-    def _check_words(self, name: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(self.settings, name)
-        if value not in allowed:
-            source = self.settings.sources.get(name, "default")
-            raise LLMProviderConfigurationError(
-                f"{name} ({source}) must be {' or '.join(map(repr, allowed))}, not {value!r}", provider=self.name
-            )
+        return await self._ask(
+            request,
+            lambda transport: transport.post(messages.COUNT_PATH, body, request.timeout, headers),
+            messages.decode_count,
+        )
 
     def _plan(self, model: str) -> Plan:
-        found = self._plans.get(model)
+        plans = self._plans  # before the rest is read: another thread may change the settings
+        found = plans.get(model)
         if found is None:
             # Gateways put a prefix before the vendor's names.
             at = -1 if self.profiles.knows(model) else model.find("claude-")
-            found = self._plans[model] = Plan.of(
+            found = plans[model] = Plan.of(
                 self.profiles.get(model[at:] if at > 0 else model),
                 self.profiles.document,
                 vendor=self._vendor,
                 version=self._version,
             )
         return found
-
-    def _refusal(self, payload: Mapping[str, Any], request_id: str | None) -> LLMProviderError:
-        return error_from_event(
-            payload, provider=self.name, secrets=self._secrets, classify=classify, request_id=request_id
-        )
 
 
 def _parsed(request: Request, text: str, facts: Mapping[str, Any]) -> list[StreamEvent]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
-from providers.settings import ProviderSettings, setting
+from providers.remote import RemoteSettings
+from providers.settings import setting
 from providers.types import Secret
 
-VENDOR_URL: Final = "https://api.anthropic.com"
-TRANSPORTS: Final = ("http", "sdk")
 AUTH_HEADERS: Final = ("both", "bearer", "x-api-key")
 
 # Source: platform.claude.com/docs/en/api/versioning. The newer version has no sampling parameters; the older one goes
@@ -19,7 +18,7 @@ OLD_VERSION: Final = "2023-06-01"
 
 
 @dataclass(kw_only=True, eq=False)
-class AnthropicSettings(ProviderSettings):
+class AnthropicSettings(RemoteSettings):
     """Settings of the anthropic provider.
 
     Attributes:
@@ -37,14 +36,7 @@ class AnthropicSettings(ProviderSettings):
 
     env_prefix: ClassVar[str] = "ANTHROPIC_"
 
-    api_key: Secret | None = setting(help="The key.")
     auth_token: Secret | None = setting(help="A bearer token in place of a key.")
-    base_url: str | None = setting(help="The server's address without /v1.")
-    transport: str = setting("http", help="'http' or 'sdk'.")
     auth_header: str = setting("both", help="How the key travels: 'both', 'bearer' or 'x-api-key'.")
     api_version: str | None = setting(help="anthropic-version of every request.")
     betas: list[str] | None = setting(help="Names for the header anthropic-beta, as a JSON list.")
-    # Not in the repr: a header may hold a key.
-    default_headers: dict[str, str] | None = field(
-        default=None, repr=False, metadata={"help": "Headers for every request, as a JSON object."}
-    )

@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import quote, urlsplit
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import quote
 
-from providers.base import LLMProvider
 from providers.capabilities import EmbeddingRequest, Embeddings, TokenCounting
-from providers.exceptions import (
-    LLMProviderAPIError,
-    LLMProviderConfigurationError,
-    LLMProviderError,
-    MissingDependencyError,
-)
+from providers.exceptions import LLMProviderAPIError, LLMProviderConfigurationError, LLMProviderError
 from providers.profiles import ProfileTable
-from providers.resilience import retrying
+from providers.remote import RemoteProvider
 from providers.types import EmbeddingResult, LLMConfig, Request, StreamEvent, Usage
-from providers.wire import HttpTransport, error_from_event
+from providers.wire import SdkTransport
 
 from . import caches, embeddings, generate
 from .caches import ContextCache
 from .errors import classify, hint_at_version
 from .generate_stream import GenerateStream
 from .plan import Plan, resource_of
-from .settings import NAME, TRANSPORTS, VENDOR_URL, GeminiSettings
+from .settings import KEY_HEADER, NAME, GeminiSettings
 from .tools import read_choice, read_tools
-from .transport import KEY_HEADER, http_transport, secrets_of
 
-if TYPE_CHECKING:
-    from .sdk_transport import SdkTransport
+T = TypeVar("T")
 
 
-class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
+class GeminiProvider(Embeddings, TokenCounting, RemoteProvider):
     """Google's Gemini API, and every server that speaks generateContent.
 
     Args:
@@ -54,12 +46,16 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
     name = NAME
     Settings = GeminiSettings
     profiles = ProfileTable(Path(__file__).with_name("models.json"))
-    requires: ClassVar[tuple[str, ...]] = ("aiohttp", "orjson")
     understands: ClassVar[frozenset[str]] = frozenset(
         {"tools", "structured_output", "images", "documents", "content_parts"}
     )
+    signs_in = frozenset({"authorization", KEY_HEADER})
+    prompt = ("contents", "systemInstruction")
+    sdk_package = "google-genai: pip install 'google-genai>=2,<4', or pip install 'llm-provider-system[gemini]'"
+    classify = staticmethod(classify)
 
     settings: GeminiSettings
+    _plans: dict[str, Plan]
 
     def __init__(
         self, config: LLMConfig | str | None = None, api_key: Any = None, base_url: str | None = None, **options: Any
@@ -67,46 +63,21 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         super().__init__(config, api_key=api_key, base_url=base_url, **options)
         if self.config.model_name is None:
             self.update_config(model_name=self.profiles.document["default_model"])
-        if self.settings.transport not in TRANSPORTS:
-            source = self.settings.sources.get("transport", "default")
-            raise LLMProviderConfigurationError(
-                f"transport ({source}) must be 'http' or 'sdk', not {self.settings.transport!r}", provider=self.name
-            )
-        host = urlsplit(self.settings.base_url or VENDOR_URL).hostname or ""
-        self._vendor = any(host == own or host.endswith(f".{own}") for own in self.profiles.document["vendor_hosts"])
-        signs_in = {name.lower() for name in self.settings.default_headers or {}} & {"authorization", KEY_HEADER}
-        if self._vendor and not signs_in:
-            self.require("api_key")
-        self._secrets = secrets_of(self.settings)
-        self._plans: dict[str, Plan] = {}
-        # Made here, since it checks the address and the headers; it connects at the first call.
-        self._transport: HttpTransport | SdkTransport = http_transport(self.settings)
-        self._rested = False
 
-    def open(self) -> None:
-        """Load the vendor's SDK, where it is the transport; after a rest, make the transport anew.
+    def address(self) -> str:
+        """The server's address with the version segment."""
+        return "/".join(filter(None, self.settings.address))
 
-        Raises:
-            MissingDependencyError: it is not installed.
-        """
-        if self.settings.transport == "sdk":
-            try:
-                from .sdk_transport import SdkTransport
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "transport='sdk' needs the package google-genai: pip install 'google-genai>=2,<4', or "
-                    f"pip install 'llm-provider-system[gemini]' ({error})",
-                    provider=self.name,
-                ) from error
-            self._transport = SdkTransport(self.settings)
-        elif self._rested:
-            self._transport = http_transport(self.settings)
-        self._rested = False
+    def headers(self) -> dict[str, str]:
+        """The key; it stands in a header and never in the address."""
+        return {KEY_HEADER: self.settings.api_key.get_secret_value()} if self.settings.api_key else {}
 
-    async def shut(self) -> None:
-        """Close all connections."""
-        self._rested = True
-        await self._transport.close()
+    def sdk_transport(self) -> SdkTransport:
+        """The transport over `google.genai.Client`."""
+        from .sdk_transport import GeminiTransport
+
+        address, version = self.settings.address
+        return GeminiTransport(address, version, **self.wiring())
 
     # --- answers
 
@@ -187,10 +158,11 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         request = self._request(messages, None, {**options, "on_unsupported": "drop"}, stream=False)
         plan = self._plans.get(request.model) or self._plan(request.model)
         body = generate.encode_count(request, plan, resource_of(request.model), plainly=not self._vendor)
-        reply, request_id = await self._ask(
-            request, lambda: self._transport.post(plan.path + generate.COUNT_VERB, body, request.timeout)
+        return await self._ask(
+            request,
+            lambda transport: transport.post(plan.path + generate.COUNT_VERB, body, request.timeout),
+            generate.decode_count,
         )
-        return generate.decode_count(reply, request_id)
 
     # --- context caches
 
@@ -229,8 +201,9 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         plan = self._plans.get(request.model) or self._plan(request.model)
         made, _ = generate.encode(request, plan)
         body = caches.encode_create(made, resource_of(request.model), life, display_name)
-        reply, request_id = await self._ask(request, lambda: self._transport.post(caches.PATH, body, request.timeout))
-        return ContextCache.of(reply, request_id)
+        return await self._ask(
+            request, lambda transport: transport.post(caches.PATH, body, request.timeout), ContextCache.of
+        )
 
     async def get_cache(self, cache: ContextCache | str, **options: Any) -> ContextCache:
         """What the vendor tells of a cache now.
@@ -238,9 +211,7 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         Raises:
             LLMProviderNotFoundError: there is none of that name any more; some servers say that it is forbidden.
         """
-        path = caches.path_of(cache)
-        reply, request_id = await self._ask_plainly("GET", path, None, options)
-        return ContextCache.of(reply, request_id)
+        return await self._ask_plainly("GET", caches.path_of(cache), None, options, ContextCache.of)
 
     async def update_cache(
         self,
@@ -258,8 +229,7 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         life = caches.lifetime(ttl, expires)
         if not life:
             raise LLMProviderConfigurationError("update_cache needs ttl or expires", provider=self.name)
-        reply, request_id = await self._ask_plainly("PATCH", caches.path_of(cache), life, options)
-        return ContextCache.of(reply, request_id)
+        return await self._ask_plainly("PATCH", caches.path_of(cache), life, options, ContextCache.of)
 
     async def delete_cache(self, cache: ContextCache | str, **options: Any) -> None:
         """Have the vendor forget a cache.
@@ -267,7 +237,7 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
         Raises:
             LLMProviderNotFoundError: there is none of that name.
         """
-        await self._ask_plainly("DELETE", caches.path_of(cache), None, options)
+        await self._ask_plainly("DELETE", caches.path_of(cache), None, options, lambda reply, request_id: None)
 
     async def list_caches(self, *, page_size: int | None = None, **options: Any) -> list[ContextCache]:
         """All context caches of the account.
@@ -283,10 +253,8 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
             words = [f"pageSize={page_size}"] if page_size is not None else []
             words += [f"pageToken={quote(token, safe='')}"] if token else []
             path = caches.PATH + (f"?{'&'.join(words)}" if words else "")
-            reply, request_id = await self._ask_plainly("GET", path, None, options)
-            items = reply.get("cachedContents")
-            found += [ContextCache.of(item, request_id) for item in items or () if isinstance(item, dict)]
-            following = reply.get("nextPageToken")
+            some, following = await self._ask_plainly("GET", path, None, options, _page)
+            found += some
             if not isinstance(following, str) or not following or following in seen:
                 return found
             seen.add(following)
@@ -306,38 +274,31 @@ class GeminiProvider(Embeddings, TokenCounting, LLMProvider):
                 options["extra"] = {"tool_config": own, **(extra or {})}
         return super()._request(messages, system, options, stream)
 
-    async def _ask(self, request: Request, call: Callable[[], Awaitable[Any]]) -> tuple[dict[str, Any], str | None]:
-        """The reply to something other than an answer; passing failures are tried again."""
-        await self._life.begin()
-        try:
-            reply, request_id = self._transport.read(await retrying(request.retry, call))
-            if reply.get("error"):
-                raise self._refusal(reply, request_id)
-            return reply, request_id
-        except LLMProviderError as error:
-            self._place(error, request.model)
-            raise
-        finally:
-            await self._life.end()
-
     async def _ask_plainly(
-        self, method: str, path: str, body: dict[str, Any] | None, options: dict[str, Any]
-    ) -> tuple[dict[str, Any], str | None]:
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        options: dict[str, Any],
+        read: Callable[[dict[str, Any], str | None], T],
+    ) -> T:
         # The options are read like a call's; its prompt is never sent.
         request = self._request("-", None, options, stream=False)
-        return await self._ask(request, lambda: self._transport.request(method, path, body, request.timeout))
+        return await self._ask(request, lambda transport: transport.request(method, path, body, request.timeout), read)
 
     def _place(self, error: LLMProviderError, model: str) -> None:
-        if error.model is None:
-            error.model = model
+        super()._place(error, model)
         if isinstance(error, LLMProviderAPIError):
             hint_at_version(error, self.settings.address[1])
 
     def _plan(self, model: str) -> Plan:
-        plan = self._plans[model] = Plan.of(self.profiles.get(model), self.settings, vendor=self._vendor)
+        plans = self._plans  # before the rest is read: another thread may change the settings
+        plan = plans[model] = Plan.of(self.profiles.get(model), self.settings, vendor=self._vendor)
         return plan
 
-    def _refusal(self, payload: Mapping[str, Any], request_id: str | None) -> LLMProviderError:
-        return error_from_event(
-            payload, provider=self.name, secrets=self._secrets, classify=classify, request_id=request_id
-        )
+
+def _page(reply: dict[str, Any], request_id: str | None) -> tuple[list[ContextCache], Any]:
+    """Some caches of a list, and the token of those that follow."""
+    items = reply.get("cachedContents")
+    found = [ContextCache.of(item, request_id) for item in items or () if isinstance(item, dict)]
+    return found, reply.get("nextPageToken")

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Final
 
 from providers.exceptions import LLMProviderConfigurationError
-from providers.settings import ProviderSettings, setting
+from providers.remote import RemoteSettings
+from providers.settings import setting
 from providers.types import Secret
 
 NAME: Final = "gemini"
 """The provider's name, and the key of what it keeps in `provider_data`."""
 
 VENDOR_URL: Final = "https://generativelanguage.googleapis.com"
-TRANSPORTS: Final = ("http", "sdk")
+KEY_HEADER: Final = "x-goog-api-key"
 DEFAULT_VERSION: Final = "v1"
 
 _VERSION: Final = re.compile(r"v\d+[a-z0-9]*")
 
 
 @dataclass(kw_only=True, eq=False)
-class GeminiSettings(ProviderSettings):
+class GeminiSettings(RemoteSettings):
     """Settings of the gemini provider.
 
     Attributes:
@@ -46,13 +47,8 @@ class GeminiSettings(ProviderSettings):
     api_version: str | None = setting(
         env=("GEMINI_API_VERSION", "GOOGLE_GENAI_API_VERSION"), help="The version segment; 'v1' where left out."
     )
-    transport: str = setting("http", help="'http' or 'sdk'.")
     cached_content: str | None = setting(help="Name of the context cache that every call uses.")
     include_thoughts: bool | None = setting(help="Whether summaries of the model's thoughts are asked for.")
-    # Not in the repr: a header may hold a key.
-    default_headers: dict[str, str] | None = field(
-        default=None, repr=False, metadata={"help": "Headers for every request, as a JSON object."}
-    )
 
     @property
     def address(self) -> tuple[str, str]:

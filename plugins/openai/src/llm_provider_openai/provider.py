@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
-from providers.base import LLMProvider
 from providers.capabilities import EmbeddingRequest, Embeddings, TokenCounting
-from providers.exceptions import (
-    LLMProviderAPIError,
-    LLMProviderConfigurationError,
-    LLMProviderError,
-    LLMProviderUnsupportedOperationError,
-    MissingDependencyError,
-)
+from providers.exceptions import LLMProviderAPIError, LLMProviderError
 from providers.pipeline import Assembler, attach
 from providers.profiles import ProfileTable
-from providers.resilience import retrying
+from providers.remote import RemoteProvider
 from providers.types import APIType, EmbeddingResult, LLMConfig, Request, StreamEvent
 from providers.unwrap import Unwrapper, unwrap_whole, unwrapping
-from providers.wire import Transport, error_from_event
+from providers.wire import SdkTransport
 
 from . import chat, embeddings, responses
 from .chat_stream import ChatStream
@@ -30,22 +22,13 @@ from .errors import classify, hint_at_chat
 from .plan import Plan, needs_chat
 from .responses_stream import ResponsesStream
 from .schema import is_wrapped
-from .settings import TRANSPORTS, VENDOR_URL, OpenAISettings
-from .transport import http_transport, secrets_of
+from .settings import OpenAISettings
 
 _CHAT: Final = APIType.CHAT_COMPLETION
 _RESPONSES: Final = APIType.RESPONSES
 
-# Promised options of response caches. They do nothing until a cache is named, and caches come in a later version.
-_CACHE_OPTIONS: Final = frozenset(
-    {
-        *("cache_dir", "cache_collection", "pg_dsn", "redis_url", "redis_ttl_seconds", "compress_pg"),
-        *("qdrant_url", "qdrant_api_key"),
-    }
-)
 
-
-class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
+class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
     """OpenAI, and every server that speaks its dialect.
 
     Args:
@@ -53,24 +36,28 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         api_key: the key; `OPENAI_API_KEY` where left out. Not needed where `base_url` names another server.
         base_url: the server's address with its version segment; `OPENAI_BASE_URL` where left out.
         organization: the organisation that pays; `OPENAI_ORG_ID` where left out.
-        options: fields of `LLMConfig` and of `OpenAISettings`; `model`; and of the response caches that a later version
-            brings, `cache_dir` and the like, which do nothing.
+        options: fields of `LLMConfig`, of `OpenAISettings` and of `LayerSettings` (`cache_backend="fs"`,
+            `requests_per_minute=500`...), and `model`.
 
     Raises:
         MissingCredentialsError: there is no key and the server is the vendor's own.
-        LLMProviderUnsupportedOperationError: `cache_backend` names a response cache.
         LLMProviderConfigurationError: a value is refused; the message names field and source.
     """
 
     name = NAME
     Settings = OpenAISettings
     profiles = ProfileTable(Path(__file__).with_name("models.json"))
-    requires: ClassVar[tuple[str, ...]] = ("aiohttp", "orjson")
     understands: ClassVar[frozenset[str]] = frozenset(
         {"tools", "structured_output", "responses", "images", "documents", "content_parts"}
     )
+    vendor_url = "https://api.openai.com/v1"
+    signs_in = frozenset({"authorization", "api-key"})
+    prompt = ("messages", "input")
+    sdk_package = "openai: pip install openai, or pip install 'llm-provider-system[openai]'"
+    classify = staticmethod(classify)
 
     settings: OpenAISettings
+    _plans: dict[str, Plan]
 
     def __init__(
         self,
@@ -80,56 +67,32 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         organization: str | None = None,
         **options: Any,
     ) -> None:
-        if options.pop("cache_backend", None) is not None:
-            raise LLMProviderUnsupportedOperationError(
-                "response caches are not part of this version: leave cache_backend out", provider=self.name
-            )
-        options = {key: value for key, value in options.items() if key not in _CACHE_OPTIONS}
         super().__init__(config, api_key=api_key, base_url=base_url, organization=organization, **options)
         if self.config.model_name is None:
             self.update_config(model_name=self.profiles.document["direct_default_model"])
+
+    def _settle(self) -> None:
+        super()._settle()
         if self.settings.use_responses_api and self.config.api_type is _CHAT:
             self.update_config(api_type=_RESPONSES)
-        if self.settings.transport not in TRANSPORTS:
-            source = self.settings.sources.get("transport", "default")
-            raise LLMProviderConfigurationError(
-                f"transport ({source}) must be 'http' or 'sdk', not {self.settings.transport!r}", provider=self.name
-            )
-        host = urlsplit(self.settings.base_url or VENDOR_URL).hostname or ""
-        self._vendor = any(host == own or host.endswith(f".{own}") for own in self.profiles.document["vendor_hosts"])
-        signs_in = {name.lower() for name in self.settings.default_headers or {}} & {"authorization", "api-key"}
-        if self._vendor and not signs_in:
-            self.require("api_key")
-        self._secrets = secrets_of(self.settings)
-        self._plans: dict[str, Plan] = {}
-        # Made here, since it checks the address and the headers; it connects at the first call.
-        self._transport: Transport = http_transport(self.settings)
-        self._rested = False
 
-    def open(self) -> None:
-        """Load the vendor's SDK, where it is the transport; after a rest, make the transport anew.
+    def headers(self) -> dict[str, str]:
+        """Who calls, for whom, and who pays."""
+        settings = self.settings
+        headers: dict[str, str] = {}
+        if settings.api_key:
+            headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+        if settings.organization:
+            headers["OpenAI-Organization"] = settings.organization
+        if settings.project:
+            headers["OpenAI-Project"] = settings.project
+        return headers
 
-        Raises:
-            MissingDependencyError: it is not installed.
-        """
-        if self.settings.transport == "sdk":
-            try:
-                from .sdk_transport import SdkTransport
-            except ImportError as error:
-                raise MissingDependencyError(
-                    "transport='sdk' needs the package openai: pip install openai, or "
-                    f"pip install 'llm-provider-system[openai]' ({error})",
-                    provider=self.name,
-                ) from error
-            self._transport = SdkTransport(self.settings)
-        elif self._rested:
-            self._transport = http_transport(self.settings)
-        self._rested = False
+    def sdk_transport(self) -> SdkTransport:
+        """The transport over `openai.AsyncOpenAI`."""
+        from .sdk_transport import OpenAITransport
 
-    async def shut(self) -> None:
-        """Close all connections."""
-        self._rested = True
-        await self._transport.close()
+        return OpenAITransport(self.address(), **self.wiring())
 
     async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
         """Answer one request through the interface that it names, or that `AUTO` finds right."""
@@ -159,7 +122,9 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             for event in decoder.finish():
                 yield event
         except LLMProviderError as error:
-            self._place(error, request, codec)
+            self._place(error, request.model)
+            if codec is responses and isinstance(error, LLMProviderAPIError):
+                hint_at_chat(error)
             raise
 
     async def respond(self, request: Request) -> list[StreamEvent]:
@@ -176,7 +141,9 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
             if is_wrapped(request.output):
                 events = unwrap_whole(events)
         except LLMProviderError as error:
-            self._place(error, request, codec)
+            self._place(error, request.model)
+            if codec is responses and isinstance(error, LLMProviderAPIError):
+                hint_at_chat(error)
             raise
         return events
 
@@ -185,12 +152,6 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         if api is APIType.AUTO:
             api = self._choose(request)
         return chat if api is _CHAT else responses, self._plans.get(request.model) or self._plan(request.model)
-
-    def _place(self, error: LLMProviderError, request: Request, codec: Any) -> None:
-        if error.model is None:
-            error.model = request.model
-        if codec is responses and isinstance(error, LLMProviderAPIError):
-            hint_at_chat(error)
 
     async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
         """Vectors of all inputs, in their order."""
@@ -201,7 +162,7 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
                 raise self._refusal(reply, request_id)
             return embeddings.decode(reply, request, request_id)
         except LLMProviderError as error:
-            error.model = error.model or request.model
+            self._place(error, request.model)
             raise
 
     async def count_tokens(self, messages: Any, **options: Any) -> int:
@@ -216,19 +177,11 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         """
         request = self._request(messages, None, {**options, "on_unsupported": "drop"}, stream=False)
         body = responses.encode_count(request, self._plans.get(request.model) or self._plan(request.model))
-        await self._life.begin()
-        try:
-            reply, request_id = self._transport.read(
-                await retrying(request.retry, lambda: self._transport.post(responses.COUNT_PATH, body, request.timeout))
-            )
-        except LLMProviderError as error:
-            error.model = error.model or request.model
-            raise
-        finally:
-            await self._life.end()
-        if reply.get("error"):
-            raise self._refusal(reply, request_id)
-        return responses.decode_count(reply, request_id)
+        return await self._ask(
+            request,
+            lambda transport: transport.post(responses.COUNT_PATH, body, request.timeout),
+            responses.decode_count,
+        )
 
     def _choose(self, request: Request) -> APIType:
         """Responses, but Chat Completions for what only it can carry, and for a schema on servers other than the
@@ -239,13 +192,9 @@ class OpenAIProvider(Embeddings, TokenCounting, LLMProvider):
         return _CHAT if chat_only else _RESPONSES
 
     def _plan(self, model: str) -> Plan:
-        plan = self._plans[model] = Plan.of(self.profiles.get(model), vendor=self._vendor)
+        plans = self._plans  # before the rest is read: another thread may change the settings
+        plan = plans[model] = Plan.of(self.profiles.get(model), vendor=self._vendor)
         return plan
-
-    def _refusal(self, payload: Mapping[str, Any], request_id: str | None) -> LLMProviderError:
-        return error_from_event(
-            payload, provider=self.name, secrets=self._secrets, classify=classify, request_id=request_id
-        )
 
     def _decoder(self, codec: Any, request: Request, meta: dict[str, Any]) -> ChatStream | ResponsesStream:
         if codec is chat:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from dataclasses import dataclass
+from typing import ClassVar
 
-from providers.settings import ProviderSettings, setting
-from providers.types import Secret
-
-VENDOR_URL: Final = "https://api.openai.com/v1"
-TRANSPORTS: Final = ("http", "sdk")
+from providers.remote import RemoteSettings
+from providers.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)
-class OpenAISettings(ProviderSettings):
+class OpenAISettings(RemoteSettings):
     """Settings of the openai provider.
 
     Attributes:
@@ -28,13 +25,6 @@ class OpenAISettings(ProviderSettings):
 
     env_prefix: ClassVar[str] = "OPENAI_"
 
-    api_key: Secret | None = setting(help="The key.")
-    base_url: str | None = setting(help="The server's address with its version segment.")
     organization: str | None = setting(env="OPENAI_ORG_ID", help="The organisation that pays.")
     project: str | None = setting(env="OPENAI_PROJECT_ID", help="The project that pays.")
-    transport: str = setting("http", help="'http' or 'sdk'.")
-    # Not in the repr: a header may hold a key.
-    default_headers: dict[str, str] | None = field(
-        default=None, repr=False, metadata={"help": "Headers for every request, as a JSON object."}
-    )
     use_responses_api: bool = setting(False, help="Whether calls go through the Responses interface by default.")
