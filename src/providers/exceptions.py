@@ -60,6 +60,7 @@ class LLMProviderError(Exception):
         attempts: how many attempts were made in all, or `None`.
         usage: what the last of them is known to have used (a `Usage`), or `None`.
         failed_attempts: those before it, as in `response.metadata["attempts"]`, or `None` where there were none.
+        target: name of the fallback's target that failed, or `None` where no fallback was at work.
     """
 
     default_retryable: ClassVar[bool] = False
@@ -90,6 +91,7 @@ class LLMProviderError(Exception):
         self.attempts: int | None = None
         self.usage: Any = None
         self.failed_attempts: list[dict[str, Any]] | None = None
+        self.target: str | None = None
 
     def __str__(self) -> str:
         where = self.provider or ""

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from .base import LLMProvider
 from .exceptions import LLMProviderConfigurationError, UnknownProviderError
 from .plugins import manager, normalize_name
 from .registry import provider_class
-from .settings import all_variables, default_model, default_provider, find_variable
+from .settings import default_model, default_provider, find_variable
 from .sources import Found, files_stamp, read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS
@@ -43,16 +44,39 @@ def create_llm_provider(
             the provider's own default.
         config: an `LLMConfig`; it is copied.
         preset: a table `[presets.NAME]` of `config/providers.toml`: `provider` and any options.
-        options: fields of `LLMConfig` and of the provider's settings; they override `config` and the preset.
+        options: fields of `LLMConfig` and of the provider's settings; they override `config` and the preset. With
+            `"fallback"`: `targets`, a list of providers, names of presets, `"provider/model"` and dicts of options
+            (`{"provider": ..., "model": ...}` or `{"preset": ...}`), and the arguments of `FallbackProvider`. What is
+            made here is closed with it.
 
     Raises:
         UnknownProviderError: no such provider; lists what is installed and what to install.
         PluginError: the plugin of that name is quarantined, or a package that it needs is missing.
         LLMProviderConfigurationError: a value is wrong, or a key is missing; names where it came from.
     """
+    return _create(provider_type, model_name, config, preset, options, ())
+
+
+def _create(
+    provider_type: str | None,
+    model_name: Any,
+    config: LLMConfig | None,
+    preset: str | None,
+    options: dict[str, Any],
+    trail: tuple[str, ...],
+) -> LLMProvider:
+    """`create_llm_provider` on the way through presets that name each other."""
     if config is not None and not isinstance(config, LLMConfig):
         raise LLMProviderConfigurationError(f"config must be an LLMConfig, not {type(config).__name__}")
+    where = "targets"
     if preset is not None:
+        if preset in trail:
+            raise LLMProviderConfigurationError(
+                f"presets of {read_toml().path} go round in a circle: {' -> '.join((*trail, preset))}"
+            )
+        trail = (*trail, preset)
+        if options.get("targets") is None:
+            where = f"targets of [presets.{preset}] of {read_toml().path}"
         provider_type, model_name, options = _with_preset(preset, provider_type, model_name, options)
     chosen, source = (provider_type, None) if provider_type is not None else _default_name()
     try:
@@ -63,14 +87,26 @@ def create_llm_provider(
         raise UnknownProviderError(f"{source} says: {error.message}", provider=error.provider) from None
     is_default = provider_type is None
     model = model_name if model_name is not None else options.pop("model", None)
-    if model is None and (config is None or config.model_name is None):
+    takes_targets = getattr(cls, "takes_targets", False)
+    if model is None and (config is None or config.model_name is None) and not takes_targets:
         model = _default_model(cls, normalize_name(chosen), is_default)
     if model is not None:
         options["model_name"] = getattr(model, "model_name", model)
     # The founding document's providers take the configuration first and hand it to super().__init__; ours do too.
     changes = {name: options.pop(name) for name in list(options) if name in CONFIG_FIELDS}
     merged = (config or LLMConfig()).updated({name: value for name, value in changes.items() if value is not None})
+    if takes_targets:
+        from .routing.configured import with_targets
+
+        make = partial(_make_target, trail)
+        return cls(config=merged, **with_targets(options, where, make, read_toml()))
     return cls(merged, **options)
+
+
+def _make_target(
+    trail: tuple[str, ...], preset: str | None, name: str | None, model: Any, options: dict[str, Any]
+) -> LLMProvider:
+    return _create(name, model, options.pop("config", None), preset, options, trail)
 
 
 def _check_preset(table: Mapping[str, Found]) -> None:
@@ -127,18 +163,19 @@ def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str |
 
 
 class _Cached:
-    __slots__ = ("environment", "files", "provider")
+    __slots__ = ("environment", "files", "names", "provider")
 
     def __init__(self, provider: LLMProvider) -> None:
         self.provider = provider
-        self.environment = _environment(type(provider))
+        self.names = tuple(map(_encode, (*_HOUSE, *provider.variables)))
+        self.environment = tuple(map(_raw.get, self.names))
         self.files = _files.stamp()
 
     def is_good(self) -> bool:
         """Whether the provider is open, and environment and files are those that it was made from."""
         return (
             not self.provider.is_closed
-            and self.environment == _environment(type(self.provider))
+            and self.environment == tuple(map(_raw.get, self.names))
             and self.files == _files.stamp()
         )
 
@@ -278,17 +315,8 @@ class _Alive:
 # The dict under os.environ: reading the variables of one provider through os.environ itself costs 4 us, more than the
 # whole look-up may take. Where Python is built without it, os.environ serves.
 _raw: Final[Any] = getattr(os.environ, "_data", os.environ)
-_encoded: Final[dict[type[LLMProvider], tuple[Any, ...]]] = {}
+_encode: Final[Any] = getattr(os.environ, "encodekey", str) if _raw is not os.environ else str
 _HOUSE: Final = ("DEFAULT_LLM_PROVIDER", "DEFAULT_MODEL_NAME")
-
-
-def _environment(cls: type[LLMProvider]) -> tuple[Any, ...]:
-    """The values of all environment variables that a provider's settings read, as they are now."""
-    names = _encoded.get(cls)
-    if names is None:
-        encode = getattr(os.environ, "encodekey", str) if _raw is not os.environ else str
-        names = _encoded[cls] = tuple(map(encode, (*_HOUSE, *all_variables(cls.Settings))))
-    return tuple(map(_raw.get, names))
 
 
 _closing: Final[set[asyncio.Task[None]]] = set()

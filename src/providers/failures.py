@@ -45,4 +45,6 @@ def failed(error: LLMProviderError, provider: str, model: str | None) -> LLMResp
     response = error.response if isinstance(error.response, LLMResponse) else LLMResponse("", model or "", provider)
     response.status, response.error = error_status(error), str(error) or type(error).__name__
     response.metadata = {**response.metadata, "error": error_data(error)}
+    if error.failed_attempts:
+        response.metadata["attempts"] = error.failed_attempts
     return response

@@ -60,11 +60,11 @@ class ProviderInfo:
 
     Attributes:
         name: its name.
-        state: `"available"` (installed, not loaded yet), `"loaded"`, `"registered"` (by `register_provider`), or
-            `"quarantined"` (cannot be used; `reason` says why).
+        state: `"available"` (installed, not loaded yet), `"loaded"`, `"registered"` (by `register_provider`),
+            `"built-in"` (the core's own), or `"quarantined"` (cannot be used; `reason` says why).
         distribution: the package that brings it, or `None`.
         version: that package's version, or `None`.
-        reason: why it cannot be used, or `None`.
+        reason: why it cannot be used, or which plugin of its name is not used, or `None`.
     """
 
     name: str

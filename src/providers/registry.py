@@ -18,6 +18,9 @@ from .plugins import ProviderInfo, check_provider_class, manager, missing_packag
 from .profiles import TABLE_SOURCES, ProfileTable
 from .profiles import ModelProfile as ModelProfile  # whose `get` finds what is registered here
 
+BUILT_IN: Final = frozenset({"fallback"})
+"""The core's own providers. No plugin takes their names; this process may, with `register_provider(replace=True)`."""
+
 _registered: Final[dict[str, type[LLMProvider]]] = {}
 _resolved: Final[dict[str, type[LLMProvider]]] = {}
 _lock = threading.Lock()
@@ -39,8 +42,9 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
     Args:
         name: the name, in any case; letters, digits, `_` and `-`.
         cls: a subclass of `LLMProvider`.
-        replace: whether it may take the place of another class, or of an installed plugin, of that name. A class that
-            was defined anew under its old module and name (a notebook's cell run twice) needs no permission.
+        replace: whether it may take the place of another class, of an installed plugin or of the core's own provider of
+            that name. A class that was defined anew under its old module and name (a notebook's cell run twice) needs
+            no permission.
 
     Raises:
         LLMProviderConfigurationError: the name is taken or malformed.
@@ -58,6 +62,10 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
                 raise LLMProviderConfigurationError(
                     f"the name {key!r} belongs to {old.__module__}.{old.__qualname__}; pass replace=True to take it"
                 )
+            if key in BUILT_IN:
+                raise LLMProviderConfigurationError(
+                    f"the name {key!r} belongs to the core's own provider; pass replace=True to take it in this process"
+                )
             if plugin is not None:
                 raise LLMProviderConfigurationError(
                     f"the name {key!r} belongs to the installed plugin {plugin.info.distribution}; "
@@ -68,7 +76,10 @@ def register_provider(name: str, cls: type[LLMProvider], *, replace: bool = Fals
 
 
 def unregister_provider(name: str) -> None:
-    """Take back `register_provider`; an installed plugin of that name is used again. Unknown names are passed over."""
+    """Take back `register_provider`; what had that name before, in the core or in a plugin, is used again.
+
+    Unknown names are passed over.
+    """
     with _lock:
         _registered.pop(normalize_name(name), None)
         _resolved.clear()
@@ -90,13 +101,18 @@ def provider_class(name: str) -> type[LLMProvider]:
     except LLMProviderConfigurationError as error:
         raise UnknownProviderError(f"{error.message}; {_what_there_is()}") from None
     cls = registered = _registered.get(key)
+    if cls is None and key in BUILT_IN:
+        # Loaded where one is asked for: most programs have none.
+        from .routing import FallbackProvider
+
+        cls = FallbackProvider
     if cls is None:
         if key not in manager.find():
             raise UnknownProviderError(f"no provider is named {name!r}; {_what_there_is()}{_what_to_install(key)}")
         cls = manager.load(key)
     missing = missing_packages(cls)
     if missing:
-        plugin = None if key in _registered else manager.find().get(key)
+        plugin = None if key in _registered or key in BUILT_IN else manager.find().get(key)
         brings = f"; pip install {plugin.info.distribution} brings what it needs" if plugin is not None else ""
         raise MissingDependencyError(
             f"the provider {key!r} needs the package {', '.join(missing)}, which is not installed{brings}", provider=key
@@ -116,6 +132,11 @@ def available_providers(*, check: bool = True) -> dict[str, ProviderInfo]:
             nothing is imported, and a plugin that is broken shows as `"available"` until somebody asks for it.
     """
     infos = manager.infos(check=check)
+    for name in BUILT_IN:
+        claims = infos.get(name)
+        owner = None if claims is None else claims.distribution or "an installed package"
+        reason = None if owner is None else f"{owner} claims this name too, and is not used"
+        infos[name] = ProviderInfo(name, "built-in", "llm-provider-system", None, reason)
     with _lock:
         for name, cls in _registered.items():
             infos[name] = ProviderInfo(name, "registered", cls.__module__)
@@ -138,7 +159,7 @@ TABLE_SOURCES.append(_profile_tables)
 
 
 def _what_there_is() -> str:
-    names = sorted({*manager.find(), *_registered})
+    names = sorted({*manager.find(), *_registered, *BUILT_IN})
     return f"installed: {', '.join(names)}" if names else "no provider is installed"
 
 
@@ -151,7 +172,7 @@ def _what_to_install(name: str) -> str:
         extras = metadata("llm-provider-system").get_all("Provides-Extra") or []
     except PackageNotFoundError:
         extras = []
-    near = get_close_matches(name, sorted({*extras, *manager.find(), *_registered}), n=1)
+    near = get_close_matches(name, sorted({*extras, *manager.find(), *_registered, *BUILT_IN}), n=1)
     hint = f"; did you mean {near[0]!r}?" if near and near[0] != name else ""
     missing = near[0] if near and near[0] in extras and near[0] not in manager.find() else None
     if missing:

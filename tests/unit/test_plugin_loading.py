@@ -71,7 +71,7 @@ def test_a_slow_hook_keeps_nobody_else_waiting(ask: Any, install: Any) -> None:
         first.join(10)
         print(json.dumps([meanwhile, made[-1]]))
     """)
-    assert found == [["2", "acme"], "slow"]
+    assert found == [["3", "acme"], "slow"]
 
 
 @pytest.mark.parametrize("where", ["import", "hook"])

@@ -1,0 +1,379 @@
+"""The provider made of providers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from random import Random
+from typing import Any, ClassVar, Final
+
+from ..base import LLMProvider
+from ..capabilities import EmbeddingRequest, Embeddings
+from ..exceptions import (
+    LLMProviderContentFilterError,
+    LLMProviderError,
+)
+from ..layers.retry import retry
+from ..profiles import estimate_tokens
+from ..resilience import return_retries, take_retries
+from ..types import APIType, EmbeddingResult, LLMConfig, Messages, Request, StreamEvent, StreamEventType
+from ..types.checks import Number, check_fields
+from ..types.config import is_default
+from .arguments import labels_of, owned_of, providers_of, weights_of, wrong
+from .choice import CHOICES, Choice, by_cost, by_weight, expected
+from .embedding import EmbeddingWalk, embed_with, embeds
+from .health import Health
+from .running import ABOUT, Running, about
+from .targets import OWN_ON_UNSUPPORTED, OWN_TIMEOUT, FallbackBuilder, Target
+from .walk import MovesOn, Walk
+
+_USAGE: Final = StreamEventType.USAGE
+_MOST_KEPT: Final = 8
+
+
+class FallbackProvider(LLMProvider):
+    """Answers through the first of its targets that can; `providers.routing` tells the rules.
+
+    Around it stands `retry` alone: caches, limits, prices and budgets are its targets'. Others are put there by hand,
+    as in `layers=(ResponseCache(...), retry)`.
+
+    Args:
+        targets: providers, at least one. They are used as they are: their own configuration stands below what the call,
+            and this provider's configuration, give; their caches, limits, prices and budgets are at work. Only their
+            retries stand down: this provider's own policy is the one that counts, and one attempt is one walk.
+        choice: who is asked first: `"ordered"`, as they stand; `"weighted"`, drawn by `weights`; `"cheapest"`, by the
+            expected cost of the call, a target of unknown price last. The others follow as they stand, by weight, by
+            cost.
+        weights: for each target how often it is drawn, in proportion; all alike where left out. One of weight 0 is
+            asked only where the others fail.
+        replay: whether another target may answer when a stream breaks after its first piece. The consumer of `stream`
+            is told by a META event `restarted`, and shall drop what it has; that of a text stream is not told, and has
+            both texts.
+        refused: whether a refusal for its content moves on too.
+        moves_on: is given each error of a target and says whether the next one is asked; `None` leaves it to
+            `providers.routing.RULES`.
+        failures: outages in a row after which a target is not asked for a while.
+        cooldown: seconds of that while, where the backend names no time of its own.
+        own: whether the targets are closed with this provider; or those that are.
+        any_vectors: whether embeddings, which it makes where a target does, may fall back to a target with another
+            model, whose vectors do not compare.
+        labels: names of the targets, for metadata and messages; `provider/model` where left out.
+        clock: monotonic time in seconds.
+        rng: draws by weight.
+        config: an `LLMConfig`, or a name for `model_name`, which is only shown: the targets' labels where left out.
+            What is given there goes before the targets' own. Left to them is what equals a default: `api_type`,
+            `timeout`, `on_unsupported`, the default temperature.
+        options: as in `LLMProvider`.
+
+    Raises:
+        LLMProviderConfigurationError: an argument is refused.
+    """
+
+    name = "fallback"
+    takes_targets: ClassVar[bool] = True
+    """Tells the factory that `targets` name providers to be made."""
+
+    layers = (retry,)
+    understands: ClassVar[frozenset[str]] = frozenset(
+        {"tools", "structured_output", "responses", "images", "documents", "content_parts"}
+    )
+
+    def __init__(
+        self,
+        targets: Iterable[LLMProvider] = (),
+        choice: Choice = "ordered",
+        *,
+        weights: Iterable[float] | None = None,
+        replay: bool = False,
+        refused: bool = False,
+        moves_on: MovesOn | None = None,
+        failures: int = 5,
+        cooldown: float = 30.0,
+        own: bool | Iterable[LLMProvider] = False,
+        any_vectors: bool = False,
+        labels: Iterable[str | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: Random | None = None,
+        config: LLMConfig | str | None = None,
+        **options: Any,
+    ) -> None:
+        self._replay, self._any_vectors = replay, any_vectors
+        for name, value in (("replay", replay), ("refused", refused), ("any_vectors", any_vectors)):
+            if not isinstance(value, bool):
+                raise wrong(f"{name} must be true or false, not {value!r}")
+        if choice not in CHOICES:
+            raise wrong(f"choice must be one of {', '.join(map(repr, CHOICES))}, not {choice!r}")
+        checks = {"failures": Number(1, integer=True, optional=False), "cooldown": Number(0, optional=False)}
+        check_fields({"failures": failures, "cooldown": cooldown}, checks, "fallback")
+        self._choice = choice
+        self._decides = self._decides_of(refused, moves_on)
+        self._rng = rng or Random()
+        providers = providers_of(targets)
+        self._owned = owned_of(providers, own)
+        named, weighed = labels_of(providers, labels), weights_of(weights, len(providers))
+        self._targets = tuple(
+            Target(label, provider, Health(failures, cooldown, clock), weight, isinstance(provider, FallbackProvider))
+            for label, provider, weight in zip(named, providers, weighed, strict=True)
+        )
+        self._overflowed: dict[int, tuple[Messages, frozenset[str]]] = {}
+        if any(map(embeds, self._targets)) and not isinstance(self, Embeddings):
+            # Powers are asked for by isinstance, and this one comes with the targets.
+            self.__class__ = EmbeddingFallback
+        super().__init__(config, **options)
+        self._open_to_targets(options)
+
+    def _open_to_targets(self, options: dict[str, Any]) -> None:
+        """Leave to the targets what nobody gave."""
+        config, default = self.config, LLMConfig()
+        changes: dict[str, Any] = {}
+        if config.model_name is None:
+            changes["model_name"] = " | ".join(target.label for target in self._targets)
+        if config.api_type is default.api_type:
+            changes["api_type"] = APIType.AUTO
+        if options.get("timeout") is None and config.timeout == default.timeout:
+            changes["timeout"] = OWN_TIMEOUT
+        if options.get("on_unsupported") is None and config.on_unsupported == default.on_unsupported:
+            changes["on_unsupported"] = OWN_ON_UNSUPPORTED
+        self.update_config(**changes)
+
+    def update_config(self, **changes: Any) -> None:
+        """As in `LLMProvider`; what is changed goes before the targets' own configuration from then on."""
+        super().update_config(**changes)
+        self._leave_open()
+
+    def _surround(self) -> None:
+        super()._surround()
+        self._leave_open()
+
+    def _leave_open(self) -> None:
+        # The flags of a call are heard where a target has a response cache, too.
+        cached = self._cached or any(target.provider._cached for target in self._targets)
+        self._builder = FallbackBuilder(self.name, self.config, cached=cached)
+
+    # --- calls ------------------------------------------------------------------------------------------------------
+
+    async def respond(self, request: Request) -> Sequence[StreamEvent]:
+        """The whole answer of the first target that can."""
+        walk = self._walk(request)
+        token = take_retries()
+        try:
+            while (tried := walk.next()) is not None:
+                calls = tried.target.provider._calls
+                life = calls._life
+                try:
+                    if not life.count():
+                        await life.begin()
+                    tried.opening = False
+                    try:
+                        events = await calls._whole(tried.request)
+                    finally:
+                        if life.discount():
+                            await life.settle()
+                    tried.up()
+                    return [about(tried, walk.attempts), *events]
+                except LLMProviderError as error:
+                    if not walk.fail(tried, error):
+                        raise
+                except AssertionError:
+                    raise
+                except Exception as error:
+                    bug = calls._bug(error)
+                    bug.__cause__ = error
+                    if not walk.fail(tried, bug):
+                        raise bug from error
+                finally:
+                    tried.end()
+            raise self._end(walk, request)
+        finally:
+            return_retries(token)
+            walk.forget()
+
+    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """The events of the first target that can; of another one after a break only where `replay` allows it."""
+        if not request.stream:
+            for event in await self.respond(request):
+                yield event
+            return
+        walk = self._walk(request)
+        told, broken = 0, None
+        try:
+            while (tried := walk.next()) is not None:
+                shown = False
+                running = Running(tried)
+                try:
+                    held = await running.begin()
+                    tried.begun()
+                    yield about(tried, walk.attempts[told:], broken)
+                    told, broken = len(walk.attempts), None
+                    for event in held:
+                        shown = shown or event.type not in ABOUT
+                        yield event
+                    async for event in running.events:
+                        if event.type is _USAGE:
+                            running.usage = event.data
+                        yield event
+                    tried.up()
+                    return
+                except AssertionError:
+                    raise
+                except Exception as error:
+                    ours = running.read(error)
+                    try:
+                        if not walk.fail(tried, ours, shown, replay=self._replay):
+                            raise ours
+                        if shown:
+                            broken = {"from": tried.target.label, "error": type(ours).__name__}
+                    finally:
+                        del ours  # or it and this frame would hold each other
+                finally:
+                    tried.end()
+                    await running.end()
+            raise self._end(walk, request)
+        finally:
+            walk.forget()
+
+    def _walk(self, request: Request) -> Walk:
+        order: Sequence[Target] = self._targets
+        if self._choice == "weighted":
+            order = by_weight(order, self._rng)
+        elif self._choice == "cheapest":
+            order = by_cost(order, *expected(request))
+        past = self._overflowed.pop(id(request.messages), None) if self._overflowed else None
+        return Walk(self.name, order, request, self._decides, past[1] if past is not None else frozenset())
+
+    def _end(self, walk: Walk, request: Request) -> LLMProviderError:
+        error = walk.end()
+        if error.retryable and walk.overflowed:
+            # Another walk may follow, with the same messages; they are kept, so that their id stays theirs.
+            kept = self._overflowed
+            kept[id(request.messages)] = (request.messages, walk.overflowed)
+            for key in list(kept)[:-_MOST_KEPT]:
+                kept.pop(key, None)
+        return error
+
+    def _decides_of(self, refused: bool, moves_on: MovesOn | None) -> MovesOn | None:
+        if not refused:
+            return moves_on
+
+        def decide(error: LLMProviderError) -> bool | None:
+            said = moves_on(error) if moves_on is not None else None
+            return True if said is None and isinstance(error, LLMProviderContentFilterError) else said
+
+        return decide
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    async def warm_cache(self) -> None:
+        """Get this provider and its targets ready; a target that cannot be is a warning, unless none can.
+
+        Raises:
+            LLMProviderError: of the first target, where all fail.
+        """
+        await super().warm_cache()
+        found = await asyncio.gather(
+            *(target.provider.warm_cache() for target in self._targets), return_exceptions=True
+        )
+        failed = [(target, error) for target, error in zip(self._targets, found, strict=True) if error is not None]
+        for target, error in failed:
+            if len(failed) == len(self._targets) or not isinstance(error, LLMProviderError):
+                raise error
+            target.warn("warm", f"{self.name}: {target.label} could not be got ready: {error}")
+
+    async def shut(self) -> None:
+        """Put the targets that belong to this provider to rest, or close them where it was closed."""
+        await self._each_owned("close" if self.is_closed else "rest_when_idle")
+
+    async def close(self) -> None:
+        """Close this provider, and the targets that belong to it. Calls that are under way are not waited for.
+
+        Raises:
+            LLMProviderError: what a target says when it is shut; all are closed before.
+        """
+        try:
+            await super().close()
+        finally:
+            await self._each_owned("close")
+
+    async def close_when_idle(self) -> None:
+        """Close once the last call and the last stream have ended; at once where none is under way."""
+        await super().close_when_idle()
+        if self.is_closed:
+            await self._each_owned("close")
+
+    async def _each_owned(self, what: str) -> None:
+        found = await asyncio.gather(*(getattr(provider, what)() for provider in self._owned), return_exceptions=True)
+        for error in found:
+            if isinstance(error, BaseException):
+                raise error
+
+    # --- facts ------------------------------------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> tuple[LLMProvider, ...]:
+        """The providers that it is made of."""
+        return tuple(target.provider for target in self._targets)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that the settings are read from, the targets' among them."""
+        theirs = (name for provider in self.targets for name in provider.variables)
+        return tuple(dict.fromkeys((*super().variables, *theirs)))
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """What any of the targets can do beyond text."""
+        found = frozenset[str]().union(*(target.powers for target in self._targets))
+        return found | {"embeddings"} if any(map(embeds, self._targets)) else found
+
+    @property
+    def token_limit(self) -> int:
+        """The context window in tokens: as configured here, else the largest of the targets'."""
+        configured = self.config.token_limit
+        if not is_default(configured):
+            return configured
+        return max(target.provider.token_limit for target in self._targets)
+
+    def get_model_info(self) -> dict[str, Any]:
+        """As in `LLMProvider`; and `choice`, and `targets`: of each its `target` (its name here), `state` (of its
+        circuit breaker), `weight`, and its own facts."""
+        targets = [
+            {
+                **target.provider.get_model_info(),
+                "target": target.label,
+                "state": target.health.state,
+                "weight": target.weight,
+            }
+            for target in self._targets
+        ]
+        return {**super().get_model_info(), "choice": self._choice, "targets": targets}
+
+
+class EmbeddingFallback(Embeddings, FallbackProvider):
+    """What a `FallbackProvider` becomes when one of its targets makes embeddings."""
+
+    async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
+        """The vectors of the first target that can, all of them from one."""
+        order: Sequence[Target] = self._targets
+        if self._choice == "weighted":
+            order = by_weight(order, self._rng)
+        elif self._choice == "cheapest":
+            order = by_cost(order, sum(map(estimate_tokens, request.inputs)), 0)
+        walk = EmbeddingWalk(self.name, order, self._targets, request, self._decides, any_vectors=self._any_vectors)
+        token = take_retries()
+        try:
+            while (tried := walk.next()) is not None:
+                tried.opening = False
+                try:
+                    found = await embed_with(tried.target, request)
+                    tried.up()
+                    return found
+                except LLMProviderError as error:
+                    if not walk.fail(tried, error):
+                        raise
+                finally:
+                    tried.end()
+            raise walk.end()
+        finally:
+            return_retries(token)
+            walk.forget()
