@@ -148,7 +148,19 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="dev.py", epilog=TASKS, formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
-    names = ("demo", "test", "test-local", "test-services", "lint", "format", "bench", "build", "lock", "setup", "clean")
+    names = (
+        "demo",
+        "test",
+        "test-local",
+        "test-services",
+        "lint",
+        "format",
+        "bench",
+        "build",
+        "lock",
+        "setup",
+        "clean",
+    )
     parser.add_argument("task", choices=names, metavar="TASK")
     task = parser.parse_args(argv[:1]).task
     rest = list(argv[1:])

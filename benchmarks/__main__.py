@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.answers import BENCH
 from benchmarks.dialects import DIALECTS, ROWS, Dialect
+from benchmarks.layers import table
 from benchmarks.measures import MEASURES, Measure, chosen
 from benchmarks.plot import draw
 from benchmarks.ratios import Promise, read_promises
@@ -35,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     names = ", ".join(measure.name for measure in MEASURES)
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help=f"measures: {names}")
     parser.add_argument("--out", type=Path, default=_HERE / "out", metavar="DIR", help="folder for the results")
+    parser.add_argument("--layers", action="store_true", help="what each layer costs by itself, and nothing else")
     parser.add_argument("--check", action="store_true", help="exit with 1 unless every promise was measured and kept")
     parser.add_argument(
         "--python", type=_environment, action="append", default=[], metavar="ROW=PATH", help="another environment"
@@ -50,12 +52,22 @@ def main() -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    if arguments.layers:
+        return _layers(arguments)
     pace = Pace(**BENCH["quick" if arguments.quick else "full"])
     promises = read_promises(_HERE / "promises.toml")
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = list(DIALECTS) if arguments.dialect == "all" else [arguments.dialect]
     kept = [_measure(DIALECTS[name], measures, pace, promises, arguments) for name in names]
     return 1 if arguments.check and not all(kept) else 0
+
+
+def _layers(arguments: argparse.Namespace) -> int:
+    text = table(rounds=5 if arguments.quick else 15)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "layers.md").write_text(text + "\n", encoding="utf-8")
+    print(text, flush=True)
+    return 0
 
 
 def _measure(

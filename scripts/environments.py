@@ -51,7 +51,12 @@ MAIN = Place(ROOT / ".venv", True, "about 240 MB, a small model among it")
 LOCAL = Place(ROOT / ".venv-local", True, "engines for local models, about 1 GB")
 SERVICES = Place(ROOT / ".venv-services", True, "stores that run as servers, about 450 MB")
 GATEWAYS = Place(ROOT / ".venv-gateways", False, "servers that tests talk to, about 300 MB")
-PLACES = {"main": (MAIN, "dev"), "local": (LOCAL, "local"), "services": (SERVICES, "services"), "gateways": (GATEWAYS, "gateways")}
+PLACES = {
+    "main": (MAIN, "dev"),
+    "local": (LOCAL, "local"),
+    "services": (SERVICES, "services"),
+    "gateways": (GATEWAYS, "gateways"),
+}
 
 
 def say(text: str) -> None:

@@ -71,10 +71,12 @@ if TYPE_CHECKING:
     from .factory import clear_provider_cache as clear_provider_cache
     from .factory import create_llm_provider as create_llm_provider
     from .factory import get_cached_provider as get_cached_provider
+    from .layer_settings import LayerSettings as LayerSettings
     from .layers.budget import Amounts as Amounts
     from .layers.budget import Budget as Budget
     from .layers.cache import ResponseCache as ResponseCache
     from .layers.limit import LimitLayer as LimitLayer
+    from .layers.observe import Observe as Observe
     from .layers.pricing import Priced as Priced
     from .layers.pricing import priced as priced
     from .parameters import UnsupportedParameterWarning as UnsupportedParameterWarning
@@ -84,14 +86,19 @@ if TYPE_CHECKING:
     from .registry import available_providers as available_providers
     from .registry import register_provider as register_provider
     from .registry import unregister_provider as unregister_provider
+    from .remote import RemoteProvider as RemoteProvider
+    from .remote import RemoteSettings as RemoteSettings
     from .resilience.buckets import TokenBucket as TokenBucket
     from .resilience.concurrency import Concurrency as Concurrency
     from .resilience.limiter import Limiter as Limiter
     from .resilience.limiter import LimitStore as LimitStore
     from .resilience.limiter import LocalLimits as LocalLimits
     from .resilience.shared_limits import SQLiteLimits as SQLiteLimits
+    from .routing import FallbackProvider as FallbackProvider
     from .settings import ProviderSettings as ProviderSettings
     from .settings import setting as setting
+    from .sight import Metrics as Metrics
+    from .sight import prometheus_text as prometheus_text
     from .sources import ConfigurationWarning as ConfigurationWarning
     from .text_stream import TextStream as TextStream
     from .types import APIType as APIType
@@ -142,18 +149,23 @@ _ROOMS: dict[str, str] = {
         "ResponseTimeoutError StructuredOutputError UnknownOptionError UnknownProviderError UnsupportedParameterError"
     ),
     "factory": "clear_provider_cache create_llm_provider get_cached_provider",
+    "layer_settings": "LayerSettings",
     "layers.budget": "Amounts Budget",
     "layers.cache": "ResponseCache",
     "layers.limit": "LimitLayer",
+    "layers.observe": "Observe",
     "layers.pricing": "Priced priced",
     "parameters": "UnsupportedParameterWarning",
     "plugins": "ProviderInfo hookimpl",
     "registry": "ModelProfile available_providers register_provider unregister_provider",
+    "remote": "RemoteProvider RemoteSettings",
     "resilience.buckets": "TokenBucket",
     "resilience.concurrency": "Concurrency",
     "resilience.limiter": "LimitStore Limiter LocalLimits",
     "resilience.shared_limits": "SQLiteLimits",
+    "routing": "FallbackProvider",
     "settings": "ProviderSettings setting",
+    "sight": "Metrics prometheus_text",
     "sources": "ConfigurationWarning",
     "text_stream": "TextStream",
     "types": (

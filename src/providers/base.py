@@ -20,21 +20,23 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, Self, cast
 
 from .calls import Calls
 from .exceptions import (
     LLMProviderUnsupportedOperationError,
     MissingCredentialsError,
+    ProviderClosedError,
     UnknownOptionError,
 )
-from .layers import retry
+from .layer_settings import NAMES
 from .life import Life
-from .pipeline import Layer, bound_layers, collecting, compose, compose_whole, respond_of
+from .pipeline import Layer, collecting, compose, compose_whole, respond_of
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder
-from .settings import ProviderSettings, missing_key, settings_fields
+from .settings import Given, ProviderSettings, all_variables, missing_key, settings_fields
+from .stack import Owner, Stack, make_stack
 from .types import (
     EmbeddingResult,
     LLMConfig,
@@ -69,8 +71,9 @@ class LLMProvider(Verbs):
     Args:
         config: an `LLMConfig`, or the model's name.
         options: fields of `LLMConfig` and of the provider's settings by name; they override `config`. `model` is
-            another name of `model_name`; a class or object with a `model_name` will do for a name. `layers`, outermost
-            first, are what stands around each call in the place of the class's own: see `providers.layers`.
+            another name of `model_name`; a class or object with a `model_name` will do for a name. What stands around
+            each call is set by the fields of `LayerSettings` (`cache_backend`, `requests_per_minute`, `budget`...), or
+            composed by hand with `layers`, outermost first.
 
     Raises:
         UnknownOptionError: an option that neither knows.
@@ -87,8 +90,8 @@ class LLMProvider(Verbs):
     profiles: ClassVar[ProfileTable] = ProfileTable()
     """What is known of the provider's models."""
 
-    layers: ClassVar[tuple[Layer, ...]] = (retry,)
-    """What stands around each call, outermost first."""
+    layers: ClassVar[tuple[Layer, ...] | None] = None
+    """What stands around each call, outermost first; `None` for what the settings say (`providers.stack`)."""
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Import names of packages that `open` needs, for `available_providers`."""
@@ -108,14 +111,35 @@ class LLMProvider(Verbs):
     settings: ProviderSettings
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
-        given = options.pop("layers", None)
-        self._layers = bound_layers(self.layers if given is None else given, self.name, self.profiles)
-        self.config, self.settings = self._configure(config, options)
-        handler = compose(self._layers, self.generate)
-        whole = compose_whole(self._layers, self.generate, respond_of(self))
-        self._life = Life(self.name, self.open, self.slow_open, self.shut)
+        self._composed = self.layers if (given := options.pop("layers", None)) is None else tuple(given)
+        self.config, self.settings, self._arguments = self._configure(config, options)
+        self._life = self._new_life()
+        self._former: tuple[Life, ...] = ()
+        self._stack = self._make_stack(self._composed, self._arguments, self.settings)
+        self._surround()
+
+    def _new_life(self) -> Life:
+        return Life(self.name, self.open, self.slow_open, self._give_back)
+
+    async def _give_back(self) -> None:
+        try:
+            await self.shut()
+        finally:
+            await self._stack.close()
+
+    def _make_stack(
+        self, composed: tuple[Layer, ...] | None, arguments: Mapping[str, Any], settings: ProviderSettings
+    ) -> Stack:
+        owner = Owner(self.name, self.profiles, settings, type(self).__module__)
+        return make_stack(owner, composed, arguments, getattr(self, "_stack", None))
+
+    def _surround(self) -> None:
+        """Put the layers around the calls that begin from now on."""
+        layers = self._stack.layers
+        handler = compose(layers, self.generate)
+        whole = compose_whole(layers, self.generate, respond_of(self))
+        self._cached = any(getattr(layer, "caches", False) for layer in layers)
         self._calls = Calls(self.name, handler, whole, self._life)
-        self._cached = any(getattr(layer, "caches", False) for layer in self._layers)
         self._builder = RequestBuilder(self.name, self.config, cached=self._cached)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -144,7 +168,20 @@ class LLMProvider(Verbs):
         return await collecting(self.generate)(request)
 
     async def shut(self) -> None:
-        """Give back what `open` took. Called once by `close`."""
+        """Give back what `open` took. Called once for each `open`, and again by `close` where a loop ended in its middle.
+        After a slow opening that nobody waits for any more it runs on a loop of its own."""
+
+    def detach(self) -> Callable[[], Awaitable[None]] | None:
+        """Make way for new settings, which `self.settings` holds already: `reload` calls it.
+
+        To be overridden where old and new can stand side by side. Take what was made from the old settings away from
+        this object, so that it is as before `open`, and give a function that closes it: it is called once the calls
+        that use it have ended. `None`, the default, leaves the old in use until no call is under way.
+
+        Raises:
+            LLMProviderConfigurationError: the new settings are refused; nothing may have changed then.
+        """
+        return None
 
     # --- more verbs -------------------------------------------------------------------------------------------------
 
@@ -168,6 +205,42 @@ class LLMProvider(Verbs):
         config = self.config.updated(changes, "update_config")
         self.config, self._builder = config, RequestBuilder(self.name, config, cached=self._cached)
 
+    async def reload(self, **changes: Any) -> None:
+        """Read the settings anew (arguments, environment, `.env`, toml): a rotated key or a changed limit counts from
+        the next call on. Calls and streams under way go on as they began.
+
+        Args:
+            changes: options in place of those that the provider was made with; fields of `LLMConfig` too.
+
+        Raises:
+            LLMProviderConfigurationError: a value is refused, or a key is missing; everything is as before then.
+            ProviderClosedError: the provider was closed.
+        """
+        if self.is_closed:
+            raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
+        composed = tuple(given) if (given := changes.pop("layers", None)) is not None else self._composed
+        config, settings, arguments = self._configure(self.config, {**self._arguments, **changes})
+        stack, former = self._make_stack(composed, arguments, settings), self._stack
+        before = self.config, self.settings
+        self.config, self.settings = config, settings
+        try:
+            close = self.detach()
+        except BaseException:
+            self.config, self.settings = before
+            await stack.close(but=former)
+            raise
+        self._arguments, self._composed, self._stack = arguments, composed, stack
+        life = self._life
+        if close is not None:
+            self._life = self._new_life()
+            self._former = (*(one for one in self._former if one.under_way), life)
+        self._surround()
+        if close is None:
+            await life.rest_when_idle()
+        else:
+            await life.retire(close)
+        await former.close(but=stack)
+
     def get_model_info(self) -> dict[str, Any]:
         """Facts: `provider_type`, `model_name`, `api_type`, `token_limit`, `capabilities`, `sources` of settings."""
         return {
@@ -177,7 +250,7 @@ class LLMProvider(Verbs):
             "token_limit": self.token_limit,
             "provider_class": f"{type(self).__module__}.{type(self).__qualname__}",
             "capabilities": sorted(self.capabilities),
-            "sources": dict(self.settings.sources),
+            "sources": {**self._stack.sources, **self.settings.sources},
         }
 
     def estimate_tokens(self, prompt: str) -> int:
@@ -196,7 +269,7 @@ class LLMProvider(Verbs):
 
     async def warm_cache(self) -> None:
         """Get the caches ready, where there are any, and the provider too."""
-        for layer in self._layers:
+        for layer in self._stack.layers:
             if hasattr(layer, "warm"):
                 await layer.warm()
         await self._life.ensure_open()
@@ -207,7 +280,11 @@ class LLMProvider(Verbs):
         Raises:
             LLMProviderError: what the backend says when it is shut.
         """
-        await self._life.close()
+        try:
+            for life in (*self._former, self._life):
+                await life.close()
+        finally:
+            await self._stack.close()
 
     async def close_when_idle(self) -> None:
         """Close once the last call and the last stream have ended; at once where none is under way."""
@@ -238,7 +315,7 @@ class LLMProvider(Verbs):
     @property
     def calls_under_way(self) -> int:
         """Calls and streams that have begun and not ended."""
-        return self._life.under_way
+        return sum(life.under_way for life in (*self._former, self._life))
 
     @property
     def token_limit(self) -> int:
@@ -253,6 +330,11 @@ class LLMProvider(Verbs):
         """What this provider can do beyond text: what it `understands`, and the mixins of `providers.capabilities`."""
         return capabilities_of(type(self))
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The environment variables that the settings are read from."""
+        return (*all_variables(type(self.settings)), *self._stack.variables)
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}/{self.config.model_name}>"
 
@@ -266,31 +348,33 @@ class LLMProvider(Verbs):
 
     def _configure(
         self, config: LLMConfig | str | None, options: Mapping[str, Any]
-    ) -> tuple[LLMConfig, ProviderSettings]:
+    ) -> tuple[LLMConfig, ProviderSettings, Given]:
         known = {item.name for item in settings_fields(self.Settings)}
         changes: dict[str, Any] = {}
-        arguments: dict[str, Any] = {}
+        arguments = Given()
         for key, value in options.items():
             name = _OPTION_NAMES.get(key, key)
-            if name in known:
+            if name in known or name in NAMES:
                 arguments[name] = value
             elif name in CONFIG_FIELDS:
                 if value is not None:
                     changes[name] = value
             elif value is not None:
                 owner = f"provider {self.name!r}" if self.name else type(self).__name__
-                raise UnknownOptionError(unknown_option(key, known | CONFIG_FIELDS, owner), provider=self.name or None)
+                raise UnknownOptionError(
+                    unknown_option(key, known | CONFIG_FIELDS | NAMES, owner), provider=self.name or None
+                )
         if config is not None and not isinstance(config, LLMConfig):
             changes.setdefault("model_name", config)
             config = None
         if "model_name" in changes:
             changes["model_name"] = getattr(changes["model_name"], "model_name", changes["model_name"])
         # A copy even without changes: update_config must not reach the caller's object, nor the caller's changes us.
-        settings = self.Settings.resolve(self.name, arguments)
+        settings = self.Settings.resolve(self.name, arguments, NAMES)
         for item in settings_fields(self.Settings):
             if item.metadata.get("required") and not getattr(settings, item.name):
                 raise MissingCredentialsError(missing_key(self.Settings, item.name), provider=self.name)
-        return (config or LLMConfig()).updated(changes), settings
+        return (config or LLMConfig()).updated(changes), settings, arguments
 
     def require(self, name: str) -> str:
         """The value of a setting that has to be there, a secret's value included.

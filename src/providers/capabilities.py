@@ -13,9 +13,10 @@ import base64
 import binascii
 import struct
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, cast
 
 from .base import LLMProvider
 from .exceptions import (
@@ -25,8 +26,8 @@ from .exceptions import (
     UnknownOptionError,
 )
 from .failures import error_status
-from .resilience import retrying
-from .types import EmbeddingResult
+from .pipeline import compose_whole
+from .types import EmbeddingResult, Request, RetryPolicy, StreamEvent, StreamEventType
 from .types.checks import Check, Number, check_fields
 from .types.config import CHECKS, unknown_option
 
@@ -50,7 +51,14 @@ class EmbeddingRequest:
         dimensions: length of the vectors, where the model can choose; `None` leaves it to the model.
         extras: parameters of the backend's own, to be sent as they are.
         timeout: seconds for one attempt.
+        retry: how often, and after which waits, the call is tried again.
     """
+
+    # What layers look for in any request.
+    stream: ClassVar[bool] = False
+    params: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    cache: ClassVar[None] = None
+    output: ClassVar[None] = None
 
     model: str
     inputs: tuple[str, ...]
@@ -58,6 +66,7 @@ class EmbeddingRequest:
     dimensions: int | None = None
     extras: dict[str, Any] = field(default_factory=dict)
     timeout: float | None = 60
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
 class Embeddings(LLMProvider):
@@ -72,7 +81,8 @@ class Embeddings(LLMProvider):
     async def embed(
         self, inputs: str | list[str], encoding_format: str = "float", dimensions: int | None = None, **options: Any
     ) -> EmbeddingResult:
-        """Vectors of texts; passing failures are tried again as the configuration says.
+        """Vectors of texts, through those of the provider's layers that know an `EmbeddingRequest` (they have
+        `embeddings = True`): prices, retries, limits and budgets.
 
         Args:
             inputs: a text, or a list of texts.
@@ -87,17 +97,30 @@ class Embeddings(LLMProvider):
             LLMProviderConfigurationError: an argument is wrong.
         """
         request = self._embedding_request(inputs, encoding_format, dimensions, options)
-        policy = self._builder.retry_of(options)
-        await self._life.begin()
+        layers = [layer for layer in self._stack.layers if getattr(layer, "embeddings", False)]
+        whole = compose_whole(layers, self._embed_in_pieces, self._embed)
+        life = self._life  # `reload` may begin another one meanwhile
+        await life.begin()
         try:
-            result = await retrying(policy, lambda: self.create_embeddings(request))
+            for event in await whole(cast(Request, request)):
+                if event.type is StreamEventType.META and "embeddings" in event.data:
+                    result: EmbeddingResult = event.data["embeddings"]
+                    return result
         except LLMProviderConfigurationError:
             raise
         except LLMProviderError as error:
             return EmbeddingResult([], model=request.model, status=error_status(error), error=str(error))
         finally:
-            await self._life.end()
-        return result
+            await life.end()
+        raise LLMProviderResponseError("a layer kept the vectors to itself", provider=self.name)
+
+    async def _embed(self, request: Any) -> list[StreamEvent]:
+        result = await self.create_embeddings(request)
+        return [StreamEvent.meta(embeddings=result), StreamEvent.usage(result.usage)]
+
+    async def _embed_in_pieces(self, request: Any) -> AsyncIterator[StreamEvent]:
+        for event in await self._embed(request):
+            yield event
 
     def _embedding_request(
         self, inputs: Any, encoding_format: str, dimensions: int | None, options: dict[str, Any]
@@ -121,6 +144,7 @@ class Embeddings(LLMProvider):
             dimensions,
             {**self.config.extra_params, **options.get("extra", {})},
             options.get("timeout", self.config.timeout),
+            self._builder.retry_of(options),
         )
 
 

@@ -107,6 +107,10 @@ class Client:
         """Results of a batch; with a schema, its texts are parsed by it."""
         return fetch_batch_results(batch_id, self.provider.name, schema=schema)
 
+    def reload(self, **changes: Any) -> None:
+        """Read the settings anew; see `LLMProvider.reload`."""
+        bridge.run(self.provider.reload(**changes))
+
     def close(self) -> None:
         """Give back connections and models."""
         bridge.run(self.provider.close())

@@ -183,14 +183,28 @@ class Assembler:
                 yield StreamEvent.tool_call(call)
 
     def _note(self, data: dict[str, Any]) -> None:
+        if "restarted" in data:
+            self._restart()
         if not self._meta:
             self._meta = data.copy()
             return
         for key, value in data.items():
-            if key in ("provider_data", "params") and isinstance(self._meta.get(key), dict):
-                self._meta[key] = {**self._meta[key], **value}
+            known = self._meta.get(key)
+            if key in ("provider_data", "params") and isinstance(known, dict):
+                self._meta[key] = {**known, **value}
+            elif key == "attempts" and isinstance(known, list) and isinstance(value, list):
+                self._meta[key] = [*known, *value]
             else:
                 self._meta[key] = value
+
+    def _restart(self) -> None:
+        """Another backend answers anew: of what came before, only the account of attempts stays."""
+        self._text.clear()
+        self._reasoning.clear()
+        self._calls.clear()
+        self._ended = frozenset()
+        self._usage = None
+        self._meta = {key: value for key, value in self._meta.items() if key == "attempts"}
 
     def _push_call(self, event: StreamEvent) -> Iterator[StreamEvent]:
         if event.type is _END:
@@ -258,7 +272,7 @@ class Assembler:
         response = LLMResponse(
             self._text[0] if len(self._text) == 1 else "".join(self._text),
             meta.pop("model", None) or request.model,
-            self.provider_type,
+            meta.pop("provider_type", None) or self.provider_type,
             meta.pop("api_type", None) or request.api_type,
             finish_reason=meta.pop("finish_reason", None),
             response_id=meta.pop("response_id", None),
@@ -289,7 +303,7 @@ class Assembler:
                 raise StructuredOutputError(f"the model refused: {response.metadata['refusal']}")
             response.parsed = output.parse(response.content)
         except LLMProviderError as error:
-            error.provider, error.model, error.response = self.provider_type, response.model, response
+            error.provider, error.model, error.response = response.provider_type, response.model, response
             raise
 
 

@@ -11,13 +11,14 @@ import inspect
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 
 from .exceptions import LLMProviderConfigurationError
 from .notices import warn
-from .sources import ConfigurationWarning, Found, house_variable, read_dotenv, read_toml
+from .sources import ConfigurationWarning, DotEnv, Found, house_variable, read_dotenv, read_toml
 from .types import Secret
 from .types.config import unknown_option
 
@@ -51,35 +52,55 @@ class ProviderSettings:
     sources: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def resolve(cls: type[S], provider: str, arguments: Mapping[str, Any]) -> S:
+    def resolve(cls: type[S], provider: str, arguments: Mapping[str, Any], also: frozenset[str] = frozenset()) -> S:
         """Settings from all sources.
 
         Args:
             provider: the provider's name, for its table `[providers.NAME]` in the toml file.
             arguments: values that the caller gave; `None` is "not given".
+            also: names that may stand in that table too, and are none of these settings.
 
         Raises:
             LLMProviderConfigurationError: a value is of the wrong type; names the field and its source.
         """
+        table = read_toml().table("providers", provider)
+        found = cls._from(provider, settings_fields(cls), arguments, table)
+        if table:
+            _warn_unknown(cls, provider, table, also)
+        return found
+
+    @classmethod
+    def _from(
+        cls: type[S],
+        provider: str,
+        items: Iterable[Field[Any]],
+        arguments: Mapping[str, Any],
+        table: Mapping[str, Found],
+    ) -> S:
         values: dict[str, Any] = {}
         sources: dict[str, str] = {}
-        table = read_toml().table("providers", provider)
-        for item in settings_fields(cls):
-            found = _find(cls, item, arguments, table)
+        dotenv = cache(read_dotenv)  # one look at the file for all of them
+        for item in items:
+            found = _find(cls, item, arguments, table, dotenv)
             if found is None:
                 continue
             if found.clash:
                 _warn_clash(provider, item.name, found)
             values[item.name] = _convert(cls, item, found)
             sources[item.name] = found.source
-        if table:
-            _warn_unknown(cls, provider, table)
         return cls(**values, sources=sources)
 
     def secrets(self) -> list[str]:
         """The values that must never be shown."""
         values = (getattr(self, item.name) for item in settings_fields(type(self)))
         return [value.get_secret_value() for value in values if isinstance(value, Secret) and value]
+
+
+class Given(dict[str, Any]):
+    """Options as they were given; its repr shows their names only, since a key may be among them."""
+
+    def __repr__(self) -> str:
+        return f"<given: {', '.join(sorted(self))}>"
 
 
 _UNIONS: Final = (typing.Union, types.UnionType)
@@ -120,23 +141,28 @@ def settings_fields(cls: type[ProviderSettings]) -> tuple[Field[Any], ...]:
     return facts_of(cls).fields
 
 
-def all_variables(cls: type[ProviderSettings]) -> tuple[str, ...]:
-    """Every environment variable that a settings class reads."""
-    return tuple(name for names in facts_of(cls).variables.values() for name in names)
+def all_variables(cls: type[ProviderSettings], only: Container[str] | None = None) -> tuple[str, ...]:
+    """Every environment variable that a settings class reads, or that it reads for some of its fields."""
+    found = facts_of(cls).variables
+    return tuple(name for field in found if only is None or field in only for name in found[field])
 
 
 def _find(
-    cls: type[ProviderSettings], item: Field[Any], arguments: Mapping[str, Any], table: Mapping[str, Found]
+    cls: type[ProviderSettings],
+    item: Field[Any],
+    arguments: Mapping[str, Any],
+    table: Mapping[str, Found],
+    dotenv: Callable[[], DotEnv],
 ) -> Found | None:
     value = arguments.get(item.name)
     if value is not None:
         return Found(value, "argument")
     names = facts_of(cls).variables[item.name]
-    found = find_variable(*names)
+    found = find_variable(*names, dotenv=dotenv)
     return found if found is not None else table.get(item.name)
 
 
-def find_variable(*names: str) -> Found | None:
+def find_variable(*names: str, dotenv: Callable[[], DotEnv] = read_dotenv) -> Found | None:
     """The first of these variables that is set and not blank, in the environment, then in `.env`.
 
     All names are looked for in one source before the next source is asked. Where two names hold different values, the
@@ -148,17 +174,16 @@ def find_variable(*names: str) -> Found | None:
         if (value := os.environ.get(name)) and not value.isspace()
     ]
     if not inside:
-        dotenv = read_dotenv()
-        inside = [dotenv[name] for name in names if name in dotenv and dotenv[name].value.strip()]
+        file = dotenv()
+        inside = [file[name] for name in names if name in file and file[name].value.strip()]
     if not inside:
         return None
     clash = next((found.name for found in inside[1:] if found.value.strip() != inside[0].value.strip()), "")
     return inside[0].with_clash(clash) if clash else inside[0]
 
 
-def _warn_unknown(cls: type[ProviderSettings], provider: str, table: Mapping[str, Found]) -> None:
-
-    known = {item.name for item in settings_fields(cls)}
+def _warn_unknown(cls: type[ProviderSettings], provider: str, table: Mapping[str, Found], also: frozenset[str]) -> None:
+    known = {*also, *(item.name for item in settings_fields(cls))}
     for name in table.keys() - known:
         text = unknown_option(name, known, f"{table[name].source}: {provider}")
         warn(f"{text}; it is passed over", ConfigurationWarning)
@@ -206,6 +231,11 @@ def _convert_with_pydantic(name: str, hint: Any, found: Found) -> Any:
         if type(error).__name__ != "PydanticSchemaGenerationError":
             raise
         return value
+
+
+def refused_value(settings: ProviderSettings, name: str, problem: str) -> LLMProviderConfigurationError:
+    """The error for a value that a setting cannot have; names the setting and where the value came from."""
+    return LLMProviderConfigurationError(f"{name} ({settings.sources.get(name, 'default')}) {problem}")
 
 
 def missing_key(cls: type[ProviderSettings], name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from providers import LLMProvider, ProviderSettings, register_provider, unregister_provider
+from providers.layer_settings import LayerSettings
 from providers.settings import all_variables, facts_of
 from providers.testing import EchoProvider, LoopbackServer, ProviderConformance
 
@@ -32,10 +33,15 @@ MARKDOWN = sorted(
     if not any(part.startswith(".") or part == "node_modules" for part in file.relative_to(ROOT).parts)
 )
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
-# Their snippets run where the engines are, in the tests of each.
-ENGINES = {"transformers", "vllm", "mlx"}
-LIGHT = [plugin for plugin in PLUGINS if plugin.name not in ENGINES]
-READMES = [ROOT / "README.md", ROOT / "src" / "providers" / "README.md", *(plugin / "README.md" for plugin in LIGHT)]
+# Their snippets run where the engines and servers are, in the tests of each.
+ELSEWHERE = {"transformers", "vllm", "mlx", "cache-pg-redis", "cache-qdrant"}
+LIGHT = [plugin for plugin in PLUGINS if plugin.name not in ELSEWHERE]
+READMES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "src" / "providers" / "README.md",
+    *(plugin / "README.md" for plugin in LIGHT),
+]
 
 
 def name_of(path: Path) -> str:
@@ -88,8 +94,12 @@ def test_the_snippets_of_a_readme_run(
     if path.parent.name == "gemini":
         assert printed.startswith("You said: Name three colors. ")
         assert (names["answer"].content, names["output"]) == ("You said: What is it about?", "You said: Question 1")
+    if path == ROOT / "docs" / "layers.md":
+        first, second = printed.splitlines()[:2]
+        assert (first.partition(" ")[0], second.partition(" ")[0]) == ("False", "True")
+        assert first.partition(" ")[2] == second.partition(" ")[2]
     if path == ROOT / "README.md":
-        assert len(ran) == 3
+        assert len(ran) == 5
         assert printed.startswith("You said: What is the capital of France? 14\n"), printed
         assert "You said: Tell me a story" in printed
         assert "You said: Name three colors.France\n" in printed
@@ -205,7 +215,7 @@ def variables_of(folder: Path) -> set[str]:
 def entries_of(folder: Path) -> list[str]:
     """Names of the providers that a plugin brings."""
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return list(project["entry-points"]["llm_providers"])
+    return list(project["entry-points"].get("llm_providers", ()))
 
 
 def test_the_readmes_variables_are_read() -> None:
@@ -213,7 +223,7 @@ def test_the_readmes_variables_are_read() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("| variable |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`([A-Z][A-Z_]+)`", text))
     assert house_variables() <= named
-    assert named <= house_variables().union(*map(variables_of, PLUGINS))
+    assert named <= house_variables().union(all_variables(LayerSettings), *map(variables_of, PLUGINS))
 
 
 def test_the_examples_variables_are_read() -> None:
@@ -221,9 +231,16 @@ def test_the_examples_variables_are_read() -> None:
     text = (ROOT / "config" / ".env.example").read_text(encoding="utf-8")
     named = set(re.findall(r"^#?([A-Z][A-Z_]+)=", text, re.MULTILINE))
     assert house_variables() <= named
-    assert named <= house_variables().union(*map(variables_of, PLUGINS))
+    assert named <= house_variables().union(all_variables(LayerSettings), *map(variables_of, PLUGINS))
     for folder in PLUGINS:
-        assert named & variables_of(folder) or folder.name == "template", f"nothing of {folder.name}"
+        assert named & variables_of(folder) or folder.name == "template" or not entries_of(folder), folder.name
+
+
+def test_the_settings_of_layers_are_listed() -> None:
+    """F-060, F-172: the table of docs/layers.md has every setting, the variable that is read for it, and no other."""
+    text = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([A-Z_]+)`", text, re.MULTILINE))
+    assert listed == {field: names[0] for field, names in facts_of(LayerSettings).variables.items()}
 
 
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)

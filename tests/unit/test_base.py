@@ -31,6 +31,7 @@ from providers import (
     StreamEventType,
     UnknownOptionError,
 )
+from providers.layers import retry
 from providers.testing import EchoProvider, ScriptedProvider
 
 from .counting import Counting
@@ -320,7 +321,7 @@ async def test_a_layer_without_a_form_for_whole_answers() -> None:
 
     class Watched(LLMProvider):
         name = "watched"
-        layers = (watch, *LLMProvider.layers)
+        layers = (watch, retry)
 
         async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
             yield StreamEvent.token("text")

@@ -44,7 +44,7 @@ async def test_a_plain_prompt(make: Make, server: LoopbackServer, transport: str
     assert isinstance(answer, LLMResponse)
     assert (answer.content, answer.model, answer.response_id) == ("Hello there", "gemini-3.8-flash", "resp-1")
     assert (answer.finish_reason, answer.metadata["raw_finish_reason"]) == ("stop", "STOP")
-    assert answer.usage == Usage(14, 5, 19, 8, None, 2)
+    assert answer.usage.without_costs() == Usage(14, 5, 19, 8, None, 2)
     assert answer.provider_data is None
 
 
@@ -76,6 +76,29 @@ async def test_a_talk_of_several_turns(make: Make, server: LoopbackServer) -> No
     body = await sent(make, server, talk)
     assert [item["role"] for item in body["contents"]] == ["user", "model", "user"]
     assert [item["parts"][0]["text"] for item in body["contents"]] == ["One?", "1", "Two?"]
+
+
+@pytest.mark.parametrize("odd", ["", '"}]},', "\\", "\x00\n\x7f", "Grüße 😀", "half \ud83d"])
+async def test_a_long_talk_goes_as_a_short_one(make: Make, server: LoopbackServer, transport: str, odd: str) -> None:
+    """F-131: its messages are written in another way, which nobody sees."""
+    talk = [{"role": "user" if at % 2 == 0 else "assistant", "content": f"{at} {odd}"} for at in range(31)]
+    talk[8:8] = [{"role": "user", "content": odd}] * 2  # nobody has to take turns
+    expected = [
+        {"role": {"assistant": "model"}.get(item["role"], "user"), "parts": [{"text": item["content"]}]}
+        for item in json.loads(json.dumps(talk).replace('\\ud83d"', '\ufffd"'))
+    ]
+    server.script("*", Reply.json(bodies.reply()), repeat=True)
+    provider = make(transport=transport)
+    for count in (1, 7, 8, 9, len(talk)):
+        await provider.execute(talk[:count], extra={"top_k": 3})
+        body = server.requests[-1].json
+        assert body["contents"] == expected[:count]
+        assert body["generationConfig"]["topK"] == 3
+    talk[20]["role"] = "system"
+    await provider.execute(talk, on_unsupported="drop")
+    assert [item["role"] for item in server.requests[-1].json["contents"]][20] == "user"
+    server.script("*", Reply.json({"totalTokens": 7}), repeat=True)
+    assert await provider.count_tokens(talk) == 7
 
 
 def test_every_finish_reason_of_the_vendor_is_one_of_ours() -> None:
@@ -176,7 +199,8 @@ async def test_a_blocked_prompt(make: Make, server: LoopbackServer, transport: s
         await provider.execute("Hi")
     error = caught.value
     assert (error.code, error.retryable) == ("PROHIBITED_CONTENT", False)
-    assert error.usage == error.response.usage == Usage(9, 0, 9)
+    assert error.usage == error.response.usage
+    assert error.usage.without_costs() == Usage(9, 0, 9)
     assert error.response.finish_reason == "content_filter"
     assert error.response.metadata["safety_ratings"] == bodies.RATINGS
     assert server.count() == 1

@@ -11,7 +11,6 @@ import pytest
 from llm_provider_openai import OpenAIProvider
 from providers.exceptions import (
     LLMProviderConfigurationError,
-    LLMProviderUnsupportedOperationError,
     MissingCredentialsError,
     MissingDependencyError,
     UnknownOptionError,
@@ -154,9 +153,35 @@ def test_the_founding_documents_constructor() -> None:
     assert OpenAIProvider(LLMConfig(), "sk-1").config.model_name == "gpt-5"
     assert OpenAIProvider(model=GPT5Mini, api_key="sk-1").config.model_name == "gpt-5-mini"
     assert OpenAIProvider("gpt-4", "sk-1", "http://x/v1", "org").settings.organization == "org"
-    for backend in ("fs", "pg_redis", "qdrant"):
-        with pytest.raises(LLMProviderUnsupportedOperationError, match="response caches"):
-            OpenAIProvider(api_key="sk-1", cache_backend=backend)
+
+
+def kept(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.json"))
+
+
+async def test_a_cache_by_its_name(server: LoopbackServer, tmp_path: Path) -> None:
+    """F-061, F-064, F-106: a JSON file for each key in `cache_dir/<collection>`, only where the call asks for it."""
+    server.script("/v1/chat/completions", Reply.json(bodies.chat("Hello")), repeat=True)
+    options: dict[str, Any] = {"api_key": "sk-canary", "base_url": f"{server.url}/v1", "cache_dir": str(tmp_path)}
+    async with OpenAIProvider("gpt-4", cache_backend="fs", cache_collection="mine", **options) as provider:
+        await provider.complete("Hi")
+        assert kept(tmp_path) == []
+        first = await provider.complete("Hi", cache_response=True)
+        again = await provider.complete("Hi", cache_response=True)
+        other = await provider.complete("Hi", cache_response=True, cache_collection="theirs")
+    assert [answer.metadata["cache"]["hit"] for answer in (first, again, other)] == [False, True, False]
+    assert again.content == "Hello"
+    assert server.count() == 3
+    files = kept(tmp_path)
+    assert [file.parent.name.partition("-")[0] for file in files] == ["mine", "theirs"]
+    assert all("sk-canary" not in file.read_text(encoding="utf-8") for file in files)
+    # A second provider, of a later day, finds what the first one kept; another server's answers are its own.
+    async with OpenAIProvider("gpt-4", cache_backend="fs", cache_collection="mine", **options) as provider:
+        assert (await provider.complete("Hi", cache_response=True)).metadata["cache"]["hit"]
+    elsewhere = {**options, "base_url": f"{server.url}/v1/"}
+    async with OpenAIProvider("gpt-4", cache_backend="fs", cache_collection="mine", **elsewhere) as provider:
+        server.script("/v1//chat/completions", Reply.json(bodies.chat("Hello")), repeat=True)
+        assert not (await provider.complete("Hi", cache_response=True)).metadata["cache"]["hit"]
 
 
 @pytest.mark.parametrize(

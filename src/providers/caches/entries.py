@@ -17,8 +17,13 @@ _PIECES: Final = re.compile(r"\s*\S+|\s+")
 _NOTHING: Final = Usage(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0)
 
 
+# What its metadata tell of the call that made an answer, and not of the answer.
+_OF_THE_CALL: Final = frozenset({"attempts", "cache", "restarted"})
+
+
 def encode(response: LLMResponse) -> str:
-    """A whole answer as one line of JSON in ASCII. `parsed` is left out: it is made anew from the content.
+    """A whole answer as one line of JSON in ASCII. `parsed` is left out: it is made anew from the content. So are the
+    attempts that failed: who is given the stored answer has made none.
 
     Reads back exactly, but for one thing: two halves of a surrogate pair, side by side, become their character.
 
@@ -33,7 +38,7 @@ def encode(response: LLMResponse) -> str:
         "usage": {name: _figure(value) for name, value in response.usage.to_dict().items()},
         "finish_reason": _exact(response.finish_reason),
         "response_id": _exact(response.response_id),
-        "metadata": _exact(response.metadata),
+        "metadata": _exact({name: fact for name, fact in response.metadata.items() if name not in _OF_THE_CALL}),
         "tool_calls": [
             [call.id, call.name, call.arguments, _exact(call.provider_data)] for call in response.tool_calls or ()
         ],

@@ -28,11 +28,14 @@ class CacheKey:
         digest: 64 hexadecimal digits, from `key_of`.
         collection: which part of the cache.
         request: the request itself, for stores that look for similar ones; never stored by the others.
+        digest_of: the digest of another request to the same backend, for stores that look for similar ones; it may
+            raise `UncacheableError`.
     """
 
     digest: str
     collection: str = DEFAULT_COLLECTION
     request: Request | None = field(default=None, compare=False, repr=False)
+    digest_of: Callable[[Request], str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,13 @@ class CacheEntry:
     Attributes:
         text: what was put in, one line of JSON in ASCII.
         created: Unix time in seconds when it was put in.
+        similarity: where it is the answer to another, similar question: how similar, 1.0 is the same; `None` where it
+            is that of this very request.
     """
 
     text: str
     created: float
+    similarity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

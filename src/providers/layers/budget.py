@@ -81,6 +81,9 @@ class Budget:
         LLMProviderConfigurationError: a cap is no number or negative.
     """
 
+    embeddings: Final = True
+    """Tells that it knows requests for embeddings too."""
+
     def __init__(
         self,
         *,

@@ -39,7 +39,8 @@ class ResponseCache:
     * Kept is only a whole answer: not one that was cut off, filtered or refused, nor an empty one, nor one that does
       not fit the structure that was asked for, nor a call of a tool whose arguments are no JSON.
     * A hit comes as the same events, in pieces where a stream was asked for, without the backend's rhythm. Its metadata
-      say so: `cache: {"hit": True, "key": digest, "age": seconds, "usage": what the answer used when it was made}`. Its
+      say so: `cache: {"hit": True, "key": digest, "age": seconds, "usage": what the answer used when it was made}`, and
+      `"similarity"` where it is the answer to a similar question, which only stores give that look for such. Its
       own usage is 0 in every figure: it is known that nothing was used, and a sum over calls stays what the backend
       bills. An answer from the backend has `cache: {"hit": False, "key": digest, "stored": whether}`.
     * A store that is down costs hits, never an answer: one warning, then silence. One that hangs is given up after
@@ -52,6 +53,8 @@ class ResponseCache:
         scope: what else tells two backends of one name apart (address, organization), as JSON values; no secrets.
         collection: which part of the store, where a call does not say.
         patience: seconds for one word with the store.
+        first_patience: the same until the store has answered once: it may have to load a package; as `patience` where
+            left out.
     """
 
     caches: Final = True
@@ -65,14 +68,15 @@ class ResponseCache:
         scope: Mapping[str, Any] | None = None,
         collection: str = DEFAULT_COLLECTION,
         patience: float = 2.0,
+        first_patience: float | None = None,
     ) -> None:
         self.store = store
-        self._provider = provider
-        self._version = version
-        self._scope = dict(scope or {})
+        self._digest_of = partial(key_of, provider=provider, version=version, scope=dict(scope or {}))
         self._collection = collection
         self._patience = patience
+        self._first_patience = patience if first_patience is None else first_patience
         self._rests_until = 0.0
+        self._heard = False
         self._warned: set[str] = set()
         self._flights: WeakKeyDictionary[Any, dict[Any, _Flight]] = WeakKeyDictionary()
         self._lock = Lock()
@@ -198,7 +202,8 @@ class ResponseCache:
             flight.error = error
 
     async def _has(self, key: CacheKey) -> bool:
-        return await self.store.get(key) is not None
+        entry = await self.store.get(key)
+        return entry is not None and entry.similarity is None
 
     async def _put(self, key: CacheKey, text: str) -> bool:
         await self.store.put(key, text)
@@ -227,11 +232,11 @@ class ResponseCache:
 
     def _key(self, request: Request, policy: CachePolicy) -> CacheKey | None:
         try:
-            digest = key_of(request, self._provider, self._version, self._scope)
+            digest = self._digest_of(request)
         except UncacheableError as error:
             self._tell("key", f"a call was made without the response cache: {error}")
             return None
-        return CacheKey(digest, policy.collection or self._collection, request)
+        return CacheKey(digest, policy.collection or self._collection, request, self._digest_of)
 
     def _read(self, entry: CacheEntry, request: Request, key: CacheKey) -> Sequence[StreamEvent] | None:
         """The events of a stored text; `None` where it is damaged, or does not fit what is asked for today."""
@@ -244,7 +249,10 @@ class ResponseCache:
             logger.debug("a stored answer is of no use: %s", error)
             return None
         age = max(0.0, time.time() - entry.created)
-        return stored.events(request.stream, {"hit": True, "key": key.digest, "age": age}, parsed)
+        told = {"hit": True, "key": key.digest, "age": age}
+        if entry.similarity is not None:
+            told["similarity"] = entry.similarity
+        return stored.events(request.stream, told, parsed)
 
     def _text(self, events: Sequence[StreamEvent], request: Request) -> tuple[str | None, Any]:
         """The text to store, or `None` where the answer shall not be; and the object that the answer was read as, so
@@ -277,8 +285,10 @@ class ResponseCache:
         if time.monotonic() < self._rests_until:
             return otherwise
         try:
-            async with asyncio.timeout(self._patience):
-                return await word()
+            async with asyncio.timeout(self._patience if self._heard else self._first_patience):
+                found = await word()
+            self._heard = True
+            return found
         except TimeoutError:
             self._rests_until = time.monotonic() + self._patience
             self._tell(
@@ -286,7 +296,9 @@ class ResponseCache:
             )
         except Exception as error:
             logger.debug("the response cache failed", exc_info=error)
-            self._tell("down", f"the response cache is down ({type(error).__name__}); calls go on without it")
+            # Our own errors say what to do, and hold no secret.
+            own = f": {error.message}" if isinstance(error, LLMProviderError) else ""
+            self._tell("down", f"the response cache is down ({type(error).__name__}{own}); calls go on without it")
         return otherwise
 
     def _tell(self, subject: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ..profiles import ModelProfile, estimate_tokens
@@ -22,6 +23,9 @@ def prompt_tokens(request: Request) -> int:
     1.05 to 1.55 of the true count, dense JSON at about 0.65. A picture or document counts 1500. What a backend keeps of
     the conversation (`previous_response_id`) is not known and not counted.
     """
+    inputs = embedded_texts(request)
+    if inputs is not None:
+        return round(sum(map(estimate_tokens, inputs)) * MARGIN)
     texts: list[str] = [request.system] if request.system else []
     count = _MESSAGE
     plain = request.messages.plain
@@ -43,18 +47,25 @@ def prompt_tokens(request: Request) -> int:
     return count + round(sum(map(estimate_tokens, texts)) * MARGIN)
 
 
+def embedded_texts(request: Request) -> Sequence[str] | None:
+    """The texts of a request for embeddings, which layers see through the same door; `None` of any other request."""
+    return getattr(request, "inputs", None)
+
+
 def _is_text(part: Any) -> bool:
     return str(part.get("type", "")).endswith("text")
 
 
 def answer_tokens(request: Request, profile: ModelProfile, otherwise: int | None) -> int:
-    """The most tokens of a request's answer.
+    """The most tokens of a request's answer; 0 of embeddings.
 
     Args:
         request: names it as `max_tokens`, or in `extras` as backends do.
         profile: knows the most that the model can give.
         otherwise: what to take where the request does not say; `None` for the model's most.
     """
+    if embedded_texts(request) is not None:
+        return 0
     most = profile.max_output_tokens
     said = request.params.get("max_tokens")
     for name in _LIMITS if request.extras else ():

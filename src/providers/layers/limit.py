@@ -7,38 +7,46 @@ from contextlib import aclosing
 from typing import Any, Final, cast
 
 from ..exceptions import LLMProviderError
+from ..headroom import listening
 from ..pipeline import Handler, WholeHandler
+from ..profiles import ProfileTable
 from ..resilience.concurrency import Concurrency
 from ..resilience.limiter import LimitedCall, Limiter, LimitStore
 from ..types import Request, StreamEvent, StreamEventType, Usage
 from .estimate import prompt_tokens
+from .models import Models
 
 _USAGE: Final = StreamEventType.USAGE
 _KEPT: Final = 256
 
 
 class LimitLayer:
-    """Keeps a provider's calls within the limits of their models. A layer, to stand inside of `retry`.
+    """Keeps a provider's calls within the limits of their models. A layer, to stand inside of `retry`, and in every
+    provider's stack by default.
 
     The limits of a model come from its profile, so with profiles that know none only the cooldown is at work: after the
-    backend said "too many requests", all callers of the same key and model wait together. Tokens are estimated before a
+    backend said "too many requests", all callers of the same key and model wait together: as long as it asks for, else
+    as long as the call's own retry would wait before its second attempt. Tokens are estimated before a
     call, the answer's at `max_tokens` or, without that, at what answers took before, and settled after it.
 
     Args:
-        provider: the provider's name.
+        provider: the provider's name; that of the provider whose layer it is, where left out.
         credential: the key that is used, or `None`. Limits are shared by all layers with the same provider, key and
             model; only a fingerprint of it is kept.
         profile: gives a model's profile by its name, such as `ProfileTable.get`; asked for each call, so that a changed
-            file takes effect.
+            file takes effect. The provider's own where left out.
         store: where limits are kept; in this process where left out.
         concurrency: how many calls may be under way at once, learned from what the backend says; no bound where left
             out.
         limits: more arguments for each `Limiter`, such as `requests_per_minute`.
     """
 
+    embeddings: Final = True
+    """Tells that it knows requests for embeddings too."""
+
     def __init__(
         self,
-        provider: str,
+        provider: str = "",
         credential: str | None = None,
         profile: Callable[[str], Any] | None = None,
         *,
@@ -55,6 +63,17 @@ class LimitLayer:
         self._limiters: dict[str, tuple[Any, Limiter]] = {}
         self._means: dict[str, float] = {}
 
+    def bound_to(self, provider: str, profiles: ProfileTable) -> LimitLayer:
+        """The same layer for one provider's calls; what it was made with stays."""
+        return LimitLayer(
+            self._provider or provider,
+            self._credential,
+            self._profile or Models(profiles).get,
+            store=self._store,
+            concurrency=self._concurrency,
+            **self._limits,
+        )
+
     def __call__(self, request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         """The layer for events."""
         return self._events(request, inner) if self._concurrency is None else self._bounded(request, inner)
@@ -66,10 +85,20 @@ class LimitLayer:
     async def _bounded_whole(self, request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
         assert self._concurrency is not None
         async with self._concurrency.call():
-            return await self._whole(request, inner)
+            heard = listening.set(self._concurrency.hear)
+            try:
+                return await self._whole(request, inner)
+            finally:
+                listening.reset(heard)
 
     async def _whole(self, request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
         limiter = self.limiter(request.model)
+        if limiter.is_idle:
+            try:
+                return await inner(request)
+            except LLMProviderError as error:
+                limiter.cool(error, request.retry.initial_wait)
+                raise
         async with self._ask(limiter, request) as call:
             try:
                 events = await inner(request)
@@ -86,11 +115,29 @@ class LimitLayer:
     async def _bounded(self, request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         assert self._concurrency is not None
         async with self._concurrency.call(), aclosing(cast(Any, self._events(request, inner))) as events:
+            # Only around the step that brings the reply: between steps the consumer's code runs.
+            heard = listening.set(self._concurrency.hear)
+            try:
+                event = await anext(events, None)
+            finally:
+                listening.reset(heard)
+            if event is None:
+                return
+            yield event
             async for event in events:
                 yield event
 
     async def _events(self, request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         limiter = self.limiter(request.model)
+        if limiter.is_idle:
+            async with aclosing(cast(Any, inner(request))) as events:
+                try:
+                    async for event in events:
+                        yield event
+                except LLMProviderError as error:
+                    limiter.cool(error, request.retry.initial_wait)
+                    raise
+            return
         async with self._ask(limiter, request) as call, aclosing(cast(Any, inner(request))) as events:
             try:
                 async for event in events:
@@ -123,12 +170,16 @@ class LimitLayer:
     def _ask(self, limiter: Limiter, request: Request) -> LimitedCall:
         most = limiter.tokens_per_minute
         if most is None:
-            return limiter.limit()
+            call = limiter.limit()
+            call.pause = request.retry.initial_wait
+            return call
         # An estimate may be too high: it must not refuse what may fit.
         tokens = min(float(prompt_tokens(request)), most)
         asked = request.params.get("max_tokens")
         output = asked if isinstance(asked, int) else self._means.get(request.model, 0.0)
-        return limiter.limit(tokens, output=min(output, most - tokens))
+        call = limiter.limit(tokens, output=min(output, most - tokens))
+        call.pause = request.retry.initial_wait
+        return call
 
     def _settle(self, limiter: Limiter, call: LimitedCall, usage: Any) -> None:
         if isinstance(usage, Usage):

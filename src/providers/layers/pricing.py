@@ -5,70 +5,42 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from time import monotonic
+from decimal import Decimal
 from typing import Any, Final, cast
 
-from ..costs import attempts_of, fill_costs
+from ..costs import attempts_of, cost_of
 from ..exceptions import LLMProviderError
 from ..pipeline import Handler, WholeHandler
-from ..profiles import ModelProfile, ProfileTable
+from ..profiles import ProfileTable
 from ..types import Request, StreamEvent, StreamEventType, Usage
+from .models import Models
 
 logger = logging.getLogger("providers.costs")
 
 _USAGE: Final = StreamEventType.USAGE
 _META: Final = StreamEventType.META
-_FRESH: Final = 1.0  # seconds
-_MOST_MODELS: Final = 100
-
-
-class Models:
-    """What is known of models: by a provider's table, or by those of all that are installed.
-
-    It is asked anew every second: the tables look at the user's file each time, which is most of what a layer costs.
-    """
-
-    def __init__(self, profiles: ProfileTable | None) -> None:
-        self._profiles = profiles
-        self._found: dict[str, tuple[float, ModelProfile]] = {}
-
-    def get(self, model: str) -> ModelProfile:
-        """The profile of a model; any name is accepted.
-
-        Raises:
-            LLMProviderConfigurationError: the user's file is wrong.
-        """
-        known = self._found.get(model)
-        if known is not None and known[0] > monotonic():
-            return known[1]
-        if self._profiles is not None:
-            found = self._profiles.get(model)
-        else:
-            try:
-                found = ModelProfile.get(model)
-            except LLMProviderError:
-                found = ModelProfile(model)
-        if len(self._found) >= _MOST_MODELS:
-            self._found.clear()
-        self._found[model] = (monotonic() + _FRESH, found)
-        return found
+_MOST_MODELS: Final = 256
 
 
 class Priced:
-    """A layer that fills `input_cost`, `output_cost` and `total_cost` of the usage, where prices are known.
+    """A layer that gives `input_cost`, `output_cost` and `total_cost` to the usage, where prices are known.
 
-    It is done once a call, when the answer has ended, also where it ended with an error or was left: in the last
-    `Usage` that was given out, and in those of failed attempts. Nothing that was said of a usage is changed.
+    The costs of a `Usage`, those of failed attempts among them, are worked out when one is first looked at, at the
+    prices of that moment; a call that nobody asks the price of pays next to nothing. Costs that were said stay.
 
     Args:
         provider: the provider's name; see `providers.costs.cost_of`.
         profiles: what is known of its models; by default that of all installed providers.
     """
 
+    embeddings: Final = True
+    """Tells that it knows requests for embeddings too."""
+
     def __init__(self, provider: str | None = None, profiles: ProfileTable | None = None) -> None:
         self._provider = provider
         self._profiles = profiles
         self._models = Models(profiles)
+        self._pricings: dict[str, Pricing] = {}
 
     def bound_to(self, provider: str, profiles: ProfileTable) -> Priced:
         """The same layer for the models of one provider; what it was made with stays."""
@@ -76,48 +48,69 @@ class Priced:
 
     async def __call__(self, request: Request, inner: Handler) -> AsyncGenerator[StreamEvent, None]:
         """The layer's form for streams."""
-        usages: list[Any] = []
-        last = None
         try:
             async with aclosing(cast(Any, inner(request))) as events:
                 async for event in events:
                     if event.type is _USAGE:
-                        last = event.data
+                        event.data.price_with(self._of(request.model))
                     elif event.type is _META:
-                        usages += _of_attempts(event)
+                        self._price(request, _of_attempts(event))
                     yield event
         except LLMProviderError as error:
-            usages += _of_error(error)
+            self._price(request, _of_error(error))
             raise
-        finally:
-            self._fill(request, [*usages, last])
 
     async def whole(self, request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
         """The form for whole answers."""
         try:
             events = await inner(request)
         except LLMProviderError as error:
-            self._fill(request, _of_error(error))
+            self._price(request, _of_error(error))
             raise
-        usages: list[Any] = []
-        last = None
         for event in events:
             if event.type is _USAGE:
-                last = event.data
+                event.data.price_with(self._of(request.model))
             elif event.type is _META:
-                usages += _of_attempts(event)
-        self._fill(request, [*usages, last])
+                self._price(request, _of_attempts(event))
         return events
 
-    def _fill(self, request: Request, usages: list[Any]) -> None:
-        found = [usage for usage in usages if isinstance(usage, Usage)]
+    def _of(self, model: str) -> Pricing:
+        found = self._pricings.get(model)
+        if found is None:
+            if len(self._pricings) >= _MOST_MODELS:
+                self._pricings.clear()
+            found = self._pricings[model] = Pricing(self._models, model, self._provider)
+        return found
+
+    def _price(self, request: Request, usages: list[Any]) -> None:
+        for usage in usages:
+            if isinstance(usage, Usage):
+                usage.price_with(self._of(request.model))
+
+
+class Pricing:
+    """What works out the costs of one model's usages."""
+
+    __slots__ = ("_model", "_models", "_provider")
+
+    def __init__(self, models: Models, model: str, provider: str | None) -> None:
+        self._models = models
+        self._model = model
+        self._provider = provider
+
+    def __call__(self, usage: Usage) -> tuple[float | None, float | None, float | None]:
+        """Dollars of the input, of the output, of both."""
         try:
-            profile = self._models.get(request.model) if found else None
-            for usage in found:
-                fill_costs(usage, profile, self._provider)  # type: ignore[arg-type]
+            cost = cost_of(usage, self._models.get(self._model), self._provider)
         except LLMProviderError as error:
             # The user's file is wrong; an answer that was paid for must not be lost over its bill.
             logger.warning("costs are not known: %s", error)
+            return None, None, None
+        return _dollars(cost.input), _dollars(cost.output), _dollars(cost.total)
+
+
+def _dollars(cost: Decimal | None) -> float | None:
+    return None if cost is None else float(cost)
 
 
 def _of_attempts(event: StreamEvent) -> list[Any]:

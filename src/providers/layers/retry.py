@@ -22,7 +22,7 @@ def retry_whole(request: Request, inner: WholeHandler) -> Awaitable[Sequence[Str
 
 
 def _tell(events: Sequence[StreamEvent], failed: list[dict[str, Any]]) -> Sequence[StreamEvent]:
-    return [*events, StreamEvent.meta(attempts=failed)]
+    return [StreamEvent.meta(attempts=failed), *events]
 
 
 @with_whole(retry_whole)
@@ -129,3 +129,6 @@ def _keep_usage(error: LLMProviderError, held: list[StreamEvent]) -> None:
     """What a failed attempt had said of its usage goes with its error."""
     if error.usage is None:
         error.usage = next((event.data for event in reversed(held) if event.type is StreamEventType.USAGE), None)
+
+
+retry.embeddings = True  # type: ignore[attr-defined]  # it knows requests for embeddings too

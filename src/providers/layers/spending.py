@@ -24,8 +24,8 @@ from ..exceptions import (
 from ..pipeline import Handler, WholeHandler
 from ..profiles import ModelProfile, ProfileTable, estimate_tokens
 from ..types import Request, StreamEvent, StreamEventType, Usage, token_count
-from .estimate import answer_tokens, prompt_tokens
-from .pricing import Models
+from .estimate import answer_tokens, embedded_texts, prompt_tokens
+from .models import Models
 
 if TYPE_CHECKING:
     from .budget import Budget
@@ -52,6 +52,9 @@ _UNSURE_NAMES: Final = frozenset({"LLMProviderTimeoutError", "LLMProviderRespons
 
 class BudgetedCalls:
     """The layer that spends a budget, bound to a provider or to none; `Budget.bound_to` makes it."""
+
+    embeddings: Final = True
+    """Tells that it knows requests for embeddings too."""
 
     def __init__(self, budget: Budget, provider: str | None = None, profiles: ProfileTable | None = None) -> None:
         self.budget = budget
@@ -149,6 +152,7 @@ class _Booking:
     __slots__ = (
         "_calls",
         "_cost",
+        "_embedded",
         "_failed",
         "_open",
         "_profile",
@@ -167,6 +171,7 @@ class _Booking:
         self._failed: Sequence[dict[str, Any]] = ()
         self._profile: ModelProfile | None = None
         self._prompt = answer = 0
+        self._embedded = embedded_texts(request) is not None
         cost: Decimal | None = Decimal(0)
         if budget.max_cost is not None or budget.max_tokens is not None:
             profile = self._profile = calls.profile(request)
@@ -195,6 +200,8 @@ class _Booking:
     def done(self) -> None:
         """The answer is whole: its last usage stands."""
         usage = self._usage
+        if usage is not None and usage.output_tokens is None and self._embedded:
+            usage = replace(usage, output_tokens=0)
         if usage is not None and usage.input_tokens is not None and usage.output_tokens is not None:
             self._settle([usage])
         else:

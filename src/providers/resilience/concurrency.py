@@ -9,14 +9,16 @@ from types import TracebackType
 
 from ..exceptions import LLMProviderConfigurationError, LLMProviderOverloadedError, LLMProviderQuotaError
 from ..exceptions import LLMProviderRateLimitError as RateLimitError
+from ..headroom import Headroom
 
 
 class Concurrency:
     """A bound that finds itself: additive increase, multiplicative decrease.
 
     As many good answers as the bound allows calls raise it by one. The first refusal ("too many requests",
-    "overloaded") halves it; further ones count only when a call that began after that is refused too. First come, first
-    served, from however many event loops and threads.
+    "overloaded") halves it; further ones count only when a call that began after that is refused too. And the bound is
+    never above the number of requests that the backend says are left. First come, first served, from however many event
+    loops and threads.
 
     Args:
         start: the bound at first.
@@ -31,6 +33,7 @@ class Concurrency:
         if not 1 <= least <= start <= most:
             raise LLMProviderConfigurationError("Concurrency needs 1 <= least <= start <= most")
         self._bound = float(start)
+        self._left = most  # what the backend last said
         self._most = most
         self._least = least
         self._lock = threading.RLock()  # The garbage collector may end a call while this thread holds it.
@@ -41,7 +44,13 @@ class Concurrency:
     @property
     def bound(self) -> int:
         """How many calls may be under way now."""
-        return int(self._bound)
+        return max(self._least, min(int(self._bound), self._left))
+
+    def hear(self, left: Headroom) -> None:
+        """Take note of what the backend says is left; `LimitLayer` passes it on from the wire."""
+        if left.requests is not None:
+            self._left = left.requests
+            self._admit()
 
     def call(self) -> _Place:
         """What to make one call in: `async with concurrency.call():`."""

@@ -73,6 +73,11 @@ class LocalLimits:
             found.reshape(rates)
         return found
 
+    def undisturbed(self, key: str, rates: Sequence[Rate]) -> bool:
+        """Whether nobody with this key was ever told to wait, and nobody waits."""
+        gate = self._gates.get((key, len(rates)))
+        return gate is None or (not gate.cooldown.generation and not gate.waiting)
+
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
         """See `LimitStore`."""
         return await self.gate(key, rates).acquire(amounts)
@@ -160,6 +165,18 @@ class Limiter:
             some = self.tokens_per_minute * burst
             rates[1] = Rate(some, (self.tokens_per_minute - some) * _SLACK / period)
         self.rates = tuple(rates)
+        self._free = self.rates == (UNLIMITED, UNLIMITED) and isinstance(self.store, LocalLimits)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is nothing to wait for and nothing to keep account of: this limiter has no limits, and nobody
+        with this key was ever told to wait. A call may be made without `limit` then, and hands its error to `cool`."""
+        return self._free and self.store.undisturbed(self.key, self.rates)  # type: ignore[attr-defined]
+
+    def cool(self, error: BaseException, pause: float | None = None) -> None:
+        """Begin a cooldown, where the error of a call that was made while `is_idle` asks to wait; see `LimitedCall`."""
+        if asks_to_wait(error):
+            self.store.cool(self.key, self.rates, 0, _hint(error, pause))
 
     def limit(self, tokens: float = 0, requests: float = 1, *, output: float = 0) -> LimitedCall:
         """What to make one call in: `async with limiter.limit(tokens=1000, requests=1) as ctx:`.
@@ -199,9 +216,10 @@ class LimitedCall:
     Attributes:
         output_tokens: tokens that the answer took, set by whoever makes the call; `None` leaves what was expected.
         input_tokens: tokens that the prompt took; `None` leaves what was asked for.
+        pause: seconds of a cooldown whose length the backend does not name; `None` for one that doubles from 1 s on.
     """
 
-    __slots__ = ("_amounts", "_generation", "_limiter", "_output", "_tokens", "input_tokens", "output_tokens")
+    __slots__ = ("_amounts", "_generation", "_limiter", "_output", "_tokens", "input_tokens", "output_tokens", "pause")
 
     def __init__(self, limiter: Limiter, amounts: tuple[float, ...], tokens: float, output: float) -> None:
         self._limiter = limiter
@@ -211,6 +229,7 @@ class LimitedCall:
         self._generation = 0
         self.input_tokens: float | None = None
         self.output_tokens: float | None = None
+        self.pause: float | None = None
 
     async def __aenter__(self) -> LimitedCall:
         limiter = self._limiter
@@ -234,7 +253,7 @@ class LimitedCall:
         if exc is None:
             store.passed(key, rates, self._generation)
         elif asks_to_wait(exc):
-            store.cool(key, rates, self._generation, exc.retry_after)  # type: ignore[attr-defined]
+            store.cool(key, rates, self._generation, _hint(exc, self.pause))
 
 
 def asks_to_wait(error: BaseException) -> bool:
@@ -245,6 +264,12 @@ def asks_to_wait(error: BaseException) -> bool:
     if isinstance(error, LLMProviderRateLimitError):
         return not isinstance(error, LLMProviderQuotaError)
     return isinstance(error, LLMProviderOverloadedError) and error.retry_after is not None
+
+
+def _hint(error: BaseException, pause: float | None) -> float | None:
+    """Seconds to wait: what the backend asks for, above 0, else `pause`."""
+    asked = getattr(error, "retry_after", None)
+    return asked if asked is not None and asked > 0 else pause
 
 
 def _limit(name: str, given: float | None, profile: Any) -> float | None:

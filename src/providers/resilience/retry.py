@@ -95,19 +95,28 @@ def wait_after(
         attempt: how many attempts were made, from 1; noted in `error.attempts`.
         error: what the last one raised; raised again from here where it is final.
         owned: whether another owner of retries is at work further out; then every error is final.
-        failed: the attempts that failed before; this one is added where another one follows. Each is a dict of
-            `error` (the name of its class), `status` (the HTTP status or `None`), `usage` (a `Usage`, or `None` where
-            nothing is known) and `wait` (the seconds until the next one).
+        failed: the attempts that failed before; this one is added where another one follows, after those that it says
+            it was made of (a fallback's walk along its targets). Each is a dict of `error` (the name of its class),
+            `status` (the HTTP status or `None`), `usage` (a `Usage`, or `None` where nothing is known) and `wait` (the
+            seconds until the next one); after a walk `provider`, `model` and `target` too.
 
     Raises:
         LLMProviderError: the error itself, with the earlier ones in `failed_attempts`.
     """
     error.attempts = attempt
     wait = None if owned else next_wait(policy, attempt, error)
+    if error.target is not None:  # a walk says what it was made of
+        failed += error.failed_attempts or ()
     if wait is None:
         error.failed_attempts = failed or None
-        raise error
-    failed.append({"error": type(error).__name__, "status": error.status_code, "usage": _usage_of(error), "wait": wait})
+        try:
+            raise error
+        finally:
+            del error  # or it and this frame would hold each other
+    note = {"error": type(error).__name__, "status": error.status_code, "usage": _usage_of(error), "wait": wait}
+    if error.target is not None:
+        note.update(provider=error.provider, model=error.model, target=error.target)
+    failed.append(note)
     logger.debug(
         "attempt %d of %d failed (%s), next in %.2f s", attempt, policy.max_attempts, type(error).__name__, wait
     )

@@ -76,8 +76,9 @@ class StreamEvent:
 
     @classmethod
     def meta(cls, **data: Any) -> StreamEvent:
-        """Facts about the answer. `finish_reason`, `model`, `response_id`, `api_type`, `parsed` and `provider_data`
-        become fields of the response; all others its metadata."""
+        """Facts about the answer. `finish_reason`, `model`, `provider_type`, `response_id`, `api_type`, `parsed` and
+        `provider_data` become fields of the response; all others its metadata, lists of `attempts` one after the other.
+        `restarted` says that the answer begins anew: what came before it is void."""
         return cls(StreamEventType.META, data)
 
     @classmethod

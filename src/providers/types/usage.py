@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 _ALIASES: Final[dict[str, str]] = {
     "prompt_tokens": "input_tokens",
@@ -35,8 +35,36 @@ def token_count(value: Any) -> int | None:
     return number if number >= 0 else None
 
 
+_COSTS: Final = ("input_cost", "output_cost", "total_cost")
+
+
+class _Priceable:
+    """Costs that are worked out when one of them is first looked at: most never are, and each call would pay for it.
+
+    Until then their places are empty, which is when Python asks `__getattr__`.
+    """
+
+    __slots__ = ("_pricing",)
+
+    if TYPE_CHECKING:
+        _pricing: Callable[[Any], tuple[float | None, float | None, float | None]] | None
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_pricing":
+            return None
+        pricing = self._pricing
+        if name not in _COSTS or pricing is None:
+            # Another thread may have put it there in this moment; else the usual error.
+            return object.__getattribute__(self, name)
+        costs = pricing(self)
+        for known, cost in zip(_COSTS, costs, strict=True):
+            setattr(self, known, cost)
+        self._pricing = None
+        return costs[_COSTS.index(name)]
+
+
 @dataclass(slots=True)
-class Usage:
+class Usage(_Priceable):
     """Tokens and cost of one answer, or the sum of several.
 
     Behaves as a mapping too (`usage["input_tokens"]`, `dict(usage)`), and knows the other names in use:
@@ -70,6 +98,30 @@ class Usage:
         if self.total_cost is None and self.input_cost is not None and self.output_cost is not None:
             self.total_cost = self.input_cost + self.output_cost
 
+    def price_with(self, pricing: Callable[[Usage], tuple[float | None, float | None, float | None]]) -> None:
+        """Have the costs worked out when one is first looked at. One that has costs, or a pricing, keeps them.
+
+        Args:
+            pricing: gives the cost of the input, of the output and of both in US dollars, from the tokens. It must not
+                look at the costs, and must not raise.
+        """
+        if self._pricing is not None:
+            return
+        if self.input_cost is None and self.output_cost is None and self.total_cost is None:
+            self._pricing = pricing  # type: ignore[misc]  # a slot of the class below
+            del self.input_cost, self.output_cost, self.total_cost
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether it has costs, or will have them when one is looked at."""
+        if self._pricing is not None:
+            return True
+        return self.input_cost is not None or self.output_cost is not None or self.total_cost is not None
+
+    def without_costs(self) -> Usage:
+        """The tokens alone, for instance to compare them with a backend's own account."""
+        return Usage(**{name: getattr(self, name) for name in _NAMES if name not in _COSTS})
+
     @property
     def prompt_tokens(self) -> int | None:
         """Another name of `input_tokens`."""
@@ -89,6 +141,11 @@ class Usage:
     def reasoning_tokens(self) -> int | None:
         """Another name of `output_tokens_reasoning`."""
         return self.output_tokens_reasoning
+
+    def __repr__(self) -> str:
+        # asyncio.run makes a repr of what it gives back: that must not work the costs out.
+        shown = [name for name in _NAMES if self._pricing is None or name not in _COSTS]
+        return f"Usage({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __add__(self, other: Usage) -> Usage:
         if not isinstance(other, Usage):

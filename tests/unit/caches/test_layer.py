@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from providers import LLMProvider
+from providers import LLMProvider, total_usage
 from providers.caches import FSCache, MemoryCache, SQLiteCache
 from providers.exceptions import LLMProviderConnectionError, LLMProviderRateLimitError
 from providers.layers import retry
@@ -25,6 +25,7 @@ from providers.types import (
     RetryPolicy,
     StreamEventType,
     StructuredOutput,
+    Usage,
 )
 from providers.types.policy import CachePolicy
 
@@ -291,3 +292,17 @@ def test_no_secret_and_no_request_is_in_a_cache_file(tmp_path: Path) -> None:
 def test_the_warning_stays_where_there_is_no_layer() -> None:
     with pytest.warns(UserWarning, match="no response cache"):
         RequestBuilder("acme", LLMConfig("m")).build("x", None, {"cache_response": True}, False)
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_failed_attempts_are_the_first_callers_and_not_the_answers(known: bool) -> None:
+    """C-17: a hit has made no attempts; what those of the first call used is not counted twice."""
+    error = LLMProviderRateLimitError("slow down", retry_after=0.001)
+    error.usage = Usage(7, 0) if known else None
+    async with ScriptedProvider([error, "a"], model_name="m", cache_backend="memory") as provider:
+        first = await provider.complete("x", cache_response=True)
+        again = await provider.complete("x", cache_response=True)
+    assert [attempt["usage"] for attempt in first.metadata["attempts"]] == [error.usage]
+    assert again.metadata["cache"]["hit"]
+    assert "attempts" not in again.metadata
+    assert total_usage(again).input_tokens == 0

@@ -25,7 +25,7 @@ from providers.layers.pricing import Priced
 from providers.resilience import owning_retries
 from providers.testing import LoopbackServer, ScriptedProvider
 
-from .ledger import PRICES, Ledger, provider_with, table
+from .ledger import PRICES, Ledger, LedgerProvider, provider_with, table
 
 FAST: dict[str, Any] = {"retry_delay": 0.001}
 
@@ -98,6 +98,44 @@ async def test_totals_are_the_ledgers(
     assert (used.tokens, used.requests, budget.estimated) == (ledger.total.total_tokens, len(failures) + 1, 0)
     assert used.cost == pytest.approx(cost(ledger.total))
     assert (budget.reserved.cost, budget.reserved.tokens, budget.reserved.requests) == (0, 0, 0)
+
+
+async def test_totals_of_the_stack_of_settings_are_the_ledgers(server: LoopbackServer) -> None:
+    """F-121, C-17: one reply whole, streamed, from the cache either way, after two failed attempts, and left half-way:
+    after each the sum of what the calls say, and what the budget has booked, is the ledger's."""
+    ledger, budget = Ledger(server), Budget(max_tokens=10_000)
+    kind = type("Stacked", (LedgerProvider,), {"url": f"{server.url}/v1"})
+    sums, caching = Usage(0, 0), {"cache_response": True}
+
+    def add(usage: Usage) -> None:
+        nonlocal sums
+        sums += usage.without_costs()
+        assert tokens(sums) == tokens(ledger.total)
+        assert (budget.used.tokens, budget.used.requests) == (ledger.total.total_tokens, len(ledger.bills))
+
+    async with kind("m", retry_delay=0.001, cache_backend="memory", budget=budget) as provider:
+        for text, failures in (("a b c", ()), ("d e f", (0, 0))):
+            ledger.fail(*failures)
+            first = await provider.execute(text, **caching)
+            add(total_usage(first))
+            assert len(first.metadata.get("attempts", ())) == len(failures)
+            again = await provider.execute(text, **caching)
+            add(total_usage(again))
+            events = [event async for event in provider.stream(text, **caching)]
+            add(total_usage(events[-1].data))
+            assert again.content == events[-1].data.content == first.content
+        assert len(ledger.bills) == 4
+        ledger.stall(3)
+        stream, last, seen = provider.stream("g h i", **caching), Usage(), 0
+        async for event in stream:
+            seen += event.type is StreamEventType.TOKEN
+            if event.type is StreamEventType.USAGE:
+                last = event.data
+                if seen == 3:
+                    break
+        await stream.aclose()
+        assert await server.eventually(lambda: server.disconnects >= 1)
+        add(last)
 
 
 @pytest.mark.parametrize("order", ["budget inside", "budget outside"])

@@ -9,6 +9,7 @@ import threading
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from ...base import LLMProvider
 from ...clients import Client
 from ...exceptions import ProviderClosedError
 from ...types import LLMResponse
-from ..server import Fault, LoopbackServer, Reply
+from ..server import Fault, LoopbackServer, RecordedRequest, Reply
 
 
 class RemoteConformance:
@@ -176,3 +177,32 @@ class RemoteConformance:
 
         asyncio.run(main())
         assert self.server.connections == 1
+
+    def test_a_reload_drops_no_call(self) -> None:
+        """What is under way goes on over its connection, the next call has another, and the old one is closed."""
+
+        async def main() -> None:
+            goes_on, begun = threading.Event(), threading.Event()
+            hi: Any = self.hi()
+
+            async def held(request: RecordedRequest) -> Any:
+                if not begun.is_set():
+                    begun.set()
+                    await asyncio.to_thread(goes_on.wait, 30)
+                return hi(request) if callable(hi) else hi
+
+            self.server.clear()
+            self.server.script("*", held, repeat=True)
+            provider = self.make_provider()
+            task = asyncio.create_task(self._ask(provider, 1))
+            assert await self.server.eventually(begun.is_set, 30)
+            await provider.reload()
+            assert await self._ask(provider) == ["Hi"] * 3
+            assert provider.calls_under_way == 1
+            goes_on.set()
+            assert await task == ["Hi"]
+            assert provider.calls_under_way == 0
+            await provider.close()
+            assert await self._is_free()
+
+        asyncio.run(main())
