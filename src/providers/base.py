@@ -31,6 +31,7 @@ from .exceptions import (
     UnknownOptionError,
 )
 from .layer_settings import NAMES
+from .layers.pricing import Priced
 from .life import Life
 from .pipeline import Layer, collecting, compose, compose_whole, respond_of
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
@@ -50,8 +51,6 @@ from .verbs import Verbs
 # Other names that the founding documents use for options.
 _OPTION_NAMES: Final[dict[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
 
-
-# Also what the founding document's authors import from here.
 __all__ = [
     "BaseProvider",
     "LLMConfig",
@@ -136,10 +135,12 @@ class LLMProvider(Verbs):
     def _surround(self) -> None:
         """Put the layers around the calls that begin from now on."""
         layers = self._stack.layers
-        handler = compose(layers, self.generate)
-        whole = compose_whole(layers, self.generate, respond_of(self))
         self._cached = any(getattr(layer, "caches", False) for layer in layers)
-        self._calls = Calls(self.name, handler, whole, self._life)
+        first = layers[0] if layers else None
+        priced, inner = (first, layers[1:]) if isinstance(first, Priced) else (None, layers)
+        handler = compose(inner, self.generate)
+        whole = compose_whole(inner, self.generate, respond_of(self))
+        self._calls = Calls(self.name, handler, whole, self._life, priced)
         self._builder = RequestBuilder(self.name, self.config, cached=self._cached)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class LLMProvider(Verbs):
         return await collecting(self.generate)(request)
 
     async def shut(self) -> None:
-        """Give back what `open` took. Called once for each `open`, and again by `close` where a loop ended in its middle.
+        """Give back what `open` took. Called once for each `open`, and again by `close` where a loop ended meanwhile.
         After a slow opening that nobody waits for any more it runs on a loop of its own."""
 
     def detach(self) -> Callable[[], Awaitable[None]] | None:

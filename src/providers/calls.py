@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from .exceptions import LLMProviderError, PluginError
 from .failures import MISTAKES, error_data
+from .layers.pricing import Priced
 from .life import Life
 from .parameters import report_left_out
 from .pipeline import Assembler, Handler, WholeHandler, attach
@@ -25,9 +26,14 @@ class Calls:
         handler: what answers a request: the provider's `generate` with its layers around it.
         whole: the same for whole answers.
         life: the provider's life, which each call is a part of.
+        priced: what gives costs to the usages, where that is to be done here: as the outermost layer it would see no
+            more than this class does, and cost a step for each piece of a stream.
     """
 
-    def __init__(self, provider: str, handler: Handler, whole: WholeHandler, life: Life) -> None:
+    def __init__(
+        self, provider: str, handler: Handler, whole: WholeHandler, life: Life, priced: Priced | None = None
+    ) -> None:
+        self._priced = priced
         self._provider = provider
         self._handler = handler
         self._whole = whole
@@ -47,7 +53,7 @@ class Calls:
                 feed(event)
             return self._finish(request, assembler)
         except LLMProviderError as error:
-            attach(error, assembler or Assembler(request, self._provider))
+            self._attach(error, request, assembler or Assembler(request, self._provider))
             raise
         except AssertionError:
             raise
@@ -75,7 +81,7 @@ class Calls:
                         feed(event)
             outcome.response = self._finish(request, assembler)
         except LLMProviderError as error:
-            attach(error, assembler)
+            self._attach(error, request, assembler)
             raise
         except AssertionError:
             raise
@@ -96,7 +102,7 @@ class Calls:
         if not life.count():
             await life.begin()
         assembler = Assembler(request, self._provider)
-        add_text, push = assembler.add_text, assembler.push
+        add_text, push, priced = assembler.add_text, assembler.push, self._priced
         events: Any = None
         try:
             # Handlers are generators by contract, so that they can be closed; only their type is the wider one.
@@ -106,6 +112,8 @@ class Calls:
                     add_text(event.data)
                     yield event
                 else:
+                    if priced is not None:
+                        priced.see(request, event)
                     for shown in push(event):
                         yield shown
             for shown in assembler.flush():
@@ -115,7 +123,7 @@ class Calls:
             raise
         except Exception as error:
             ours = error if isinstance(error, LLMProviderError) else self._bug(error)
-            attach(ours, assembler)
+            self._attach(ours, request, assembler)
             yield StreamEvent(StreamEventType.ERROR, error_data(ours))
         finally:
             try:
@@ -127,9 +135,17 @@ class Calls:
 
     def _finish(self, request: Request, assembler: Assembler) -> LLMResponse:
         response = assembler.response()
+        if self._priced is not None:
+            self._priced.settle(request, response)
         if request.given and "params" not in response.metadata:
             report_unsaid(request, response)
         return response
+
+    def _attach(self, error: LLMProviderError, request: Request, assembler: Assembler) -> None:
+        """Put what came of the answer into the error that ended it, with its costs."""
+        attach(error, assembler)
+        if self._priced is not None:
+            self._priced.fail(request, error)
 
     def _bug(self, error: Exception) -> LLMProviderError:
         """What comes out of a provider and is no error of ours: a mistake in its code. (An assertion is a test's.)"""

@@ -163,11 +163,14 @@ def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str |
 
 
 class _Cached:
-    __slots__ = ("environment", "files", "names", "provider")
+    __slots__ = ("environment", "files", "names", "provider", "unset")
 
     def __init__(self, provider: LLMProvider) -> None:
         self.provider = provider
-        self.names = tuple(map(_encode, (*_HOUSE, *provider.variables)))
+        names = tuple(map(_encode, (*_HOUSE, *provider.variables)))
+        # Most are not set, and one look for all of those is the cheapest.
+        self.unset = frozenset(name for name in names if name not in _raw)
+        self.names = tuple(name for name in names if name not in self.unset)
         self.environment = tuple(map(_raw.get, self.names))
         self.files = _files.stamp()
 
@@ -175,6 +178,7 @@ class _Cached:
         """Whether the provider is open, and environment and files are those that it was made from."""
         return (
             not self.provider.is_closed
+            and _raw.keys().isdisjoint(self.unset)
             and self.environment == tuple(map(_raw.get, self.names))
             and self.files == _files.stamp()
         )
@@ -228,7 +232,7 @@ class ProviderCache:
         names = (provider_type, model_name)
         if not (isinstance(model_name, str | None) and isinstance(provider_type, str | None)):
             names = (_key_of(provider_type), _key_of(model_name))
-        key = (*names, _key_of(options)) if options else names
+        key = (*names, _key_of_options(options)) if options else names
         found = self._cached.get(key)
         if found is None and isinstance(provider_type, str):
             # Another spelling of the name is the same provider; the usual one does not pay for that.
@@ -281,6 +285,13 @@ class ProviderCache:
 
     def __len__(self) -> int:
         return len(self._cached)
+
+
+def _key_of_options(options: dict[str, Any]) -> Any:
+    for value in options.values():
+        if type(value) is not str:
+            return _key_of(options)
+    return frozenset(options.items())  # the usual ones
 
 
 def _key_of(value: Any) -> Any:

@@ -17,6 +17,7 @@ from .estimate import prompt_tokens
 from .models import Models
 
 _USAGE: Final = StreamEventType.USAGE
+_ABOUT: Final = (StreamEventType.META, _USAGE)  # events that only describe an answer
 _KEPT: Final = 256
 
 
@@ -76,7 +77,10 @@ class LimitLayer:
 
     def __call__(self, request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         """The layer for events."""
-        return self._events(request, inner) if self._concurrency is None else self._bounded(request, inner)
+        if self._concurrency is not None:
+            return self._bounded(request, inner)
+        limiter = self.limiter(request.model)
+        return _Idle(limiter, request, inner(request)) if limiter.is_idle else self._events(request, inner)
 
     def whole(self, request: Request, inner: WholeHandler) -> Awaitable[Sequence[StreamEvent]]:
         """The layer for whole answers."""
@@ -129,15 +133,6 @@ class LimitLayer:
 
     async def _events(self, request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
         limiter = self.limiter(request.model)
-        if limiter.is_idle:
-            async with aclosing(cast(Any, inner(request))) as events:
-                try:
-                    async for event in events:
-                        yield event
-                except LLMProviderError as error:
-                    limiter.cool(error, request.retry.initial_wait)
-                    raise
-            return
         async with self._ask(limiter, request) as call, aclosing(cast(Any, inner(request))) as events:
             try:
                 async for event in events:
@@ -189,3 +184,36 @@ class LimitLayer:
                     self._means.clear()
                 mean = self._means.get(limiter.model, usage.output_tokens)
                 self._means[limiter.model] = mean + 0.1 * (usage.output_tokens - mean)
+
+
+class _Idle(AsyncIterator[StreamEvent]):
+    """The events of a stream that has nothing to wait for and nothing to account for. No generator: once its first
+    piece is there, it hands over to the inner one's `__anext__` and costs each further piece next to nothing.
+
+    So the wish to wait is heard where backends utter it, in the place of an answer, and not in the middle of one.
+    """
+
+    __slots__ = ("_events", "_limiter", "_next", "_pause")
+
+    def __init__(self, limiter: Limiter, request: Request, events: AsyncIterator[StreamEvent]) -> None:
+        self._limiter = limiter
+        self._pause = request.retry.initial_wait
+        self._events: Any = events
+        self._next: Callable[[], Awaitable[StreamEvent]] = self._begin
+
+    def __anext__(self) -> Awaitable[StreamEvent]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """End the call; harmless when it has ended."""
+        await self._events.aclose()
+
+    async def _begin(self) -> StreamEvent:
+        try:
+            event: StreamEvent = await self._events.__anext__()
+        except LLMProviderError as error:
+            self._limiter.cool(error, self._pause)
+            raise
+        if event.type not in _ABOUT:
+            self._next = self._events.__anext__
+        return event

@@ -12,11 +12,12 @@ from ..costs import attempts_of, cost_of
 from ..exceptions import LLMProviderError
 from ..pipeline import Handler, WholeHandler
 from ..profiles import ProfileTable
-from ..types import Request, StreamEvent, StreamEventType, Usage
+from ..types import LLMResponse, Request, StreamEvent, StreamEventType, Usage
 from .models import Models
 
 logger = logging.getLogger("providers.costs")
 
+_TOKEN: Final = StreamEventType.TOKEN
 _USAGE: Final = StreamEventType.USAGE
 _META: Final = StreamEventType.META
 _MOST_MODELS: Final = 256
@@ -51,13 +52,11 @@ class Priced:
         try:
             async with aclosing(cast(Any, inner(request))) as events:
                 async for event in events:
-                    if event.type is _USAGE:
-                        event.data.price_with(self._of(request.model))
-                    elif event.type is _META:
-                        self._price(request, _of_attempts(event))
+                    if event.type is not _TOKEN:
+                        self.see(request, event)
                     yield event
         except LLMProviderError as error:
-            self._price(request, _of_error(error))
+            self.fail(request, error)
             raise
 
     async def whole(self, request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
@@ -65,14 +64,29 @@ class Priced:
         try:
             events = await inner(request)
         except LLMProviderError as error:
-            self._price(request, _of_error(error))
+            self.fail(request, error)
             raise
         for event in events:
-            if event.type is _USAGE:
-                event.data.price_with(self._of(request.model))
-            elif event.type is _META:
-                self._price(request, _of_attempts(event))
+            self.see(request, event)
         return events
+
+    def see(self, request: Request, event: StreamEvent) -> None:
+        """Price what an event says of the usage."""
+        if event.type is _USAGE:
+            event.data.price_with(self._of(request.model))
+        elif event.type is _META:
+            self._price(request, [attempt["usage"] for attempt in attempts_of(event.data)])
+
+    def settle(self, request: Request, response: LLMResponse) -> None:
+        """Price the usages of a whole answer."""
+        response.usage.price_with(self._of(request.model))
+        if "attempts" in response.metadata:
+            self._price(request, [attempt["usage"] for attempt in attempts_of(response.metadata)])
+
+    def fail(self, request: Request, error: LLMProviderError) -> None:
+        """Price what a call that failed has used."""
+        earlier = [attempt["usage"] for attempt in error.failed_attempts or ()]
+        self._price(request, [*earlier, error.usage, getattr(error.response, "usage", None)])
 
     def _of(self, model: str) -> Pricing:
         found = self._pricings.get(model)
@@ -111,15 +125,6 @@ class Pricing:
 
 def _dollars(cost: Decimal | None) -> float | None:
     return None if cost is None else float(cost)
-
-
-def _of_attempts(event: StreamEvent) -> list[Any]:
-    return [attempt["usage"] for attempt in attempts_of(event.data)]
-
-
-def _of_error(error: LLMProviderError) -> list[Any]:
-    earlier = [attempt["usage"] for attempt in error.failed_attempts or ()]
-    return [*earlier, error.usage, getattr(error.response, "usage", None)]
 
 
 priced: Final = Priced()
