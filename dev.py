@@ -162,6 +162,8 @@ def main(argv: Sequence[str]) -> None:
         "clean",
     )
     parser.add_argument("task", choices=names, metavar="TASK")
+    if not argv:
+        return parser.print_help()
     task = parser.parse_args(argv[:1]).task
     rest = list(argv[1:])
     if rest and task not in ("demo", "test", "test-local", "test-services", "bench", "lock", "setup"):

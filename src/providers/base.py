@@ -32,12 +32,12 @@ from .exceptions import (
 )
 from .layer_settings import NAMES
 from .layers.pricing import Priced
-from .life import Life
+from .life import Life, changing, close_all
 from .pipeline import Layer, collecting, compose, compose_whole, respond_of
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder
 from .settings import Given, ProviderSettings, all_variables, missing_key, settings_fields
-from .stack import Owner, Stack, make_stack
+from .stack import Owner, Stack, as_layers, make_stack
 from .types import (
     EmbeddingResult,
     LLMConfig,
@@ -110,7 +110,7 @@ class LLMProvider(Verbs):
     settings: ProviderSettings
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
-        self._composed = self.layers if (given := options.pop("layers", None)) is None else tuple(given)
+        self._composed = self.layers if (given := options.pop("layers", None)) is None else as_layers(given)
         self.config, self.settings, self._arguments = self._configure(config, options)
         self._life = self._new_life()
         self._former: tuple[Life, ...] = ()
@@ -140,7 +140,7 @@ class LLMProvider(Verbs):
         priced, inner = (first, layers[1:]) if isinstance(first, Priced) else (None, layers)
         handler = compose(inner, self.generate)
         whole = compose_whole(inner, self.generate, respond_of(self))
-        self._calls = Calls(self.name, handler, whole, self._life, priced)
+        self._calls = Calls(self.name, handler, whole, self._life, priced, getattr(self, "_calls", None))
         self._builder = RequestBuilder(self.name, self.config, cached=self._cached)
 
     # --- what an author writes --------------------------------------------------------------------------------------
@@ -217,30 +217,33 @@ class LLMProvider(Verbs):
             LLMProviderConfigurationError: a value is refused, or a key is missing; everything is as before then.
             ProviderClosedError: the provider was closed.
         """
-        if self.is_closed:
-            raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
-        composed = tuple(given) if (given := changes.pop("layers", None)) is not None else self._composed
-        config, settings, arguments = self._configure(self.config, {**self._arguments, **changes})
-        stack, former = self._make_stack(composed, arguments, settings), self._stack
-        before = self.config, self.settings
-        self.config, self.settings = config, settings
+        layers, stack = changes.pop("layers", None), self._stack
         try:
-            close = self.detach()
+            with changing():
+                if self.is_closed:
+                    raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
+                composed = tuple(layers) if layers is not None else self._composed
+                config, settings, arguments = self._configure(self.config, {**self._arguments, **changes})
+                stack, former, life = self._make_stack(composed, arguments, settings), self._stack, self._life
+                before, self.config, self.settings = (self.config, self.settings), config, settings
+                try:
+                    close = self.detach()
+                except BaseException:
+                    self.config, self.settings = before
+                    raise
+                self._arguments, self._composed, self._stack = arguments, composed, stack
+                if close is not None:
+                    self._life = self._new_life()
+                    self._former = (*(one for one in self._former if one.under_way), life)
+                self._surround()
         except BaseException:
-            self.config, self.settings = before
-            await stack.close(but=former)
+            await stack.close(but=self._stack)
             raise
-        self._arguments, self._composed, self._stack = arguments, composed, stack
-        life = self._life
-        if close is not None:
-            self._life = self._new_life()
-            self._former = (*(one for one in self._former if one.under_way), life)
-        self._surround()
-        if close is None:
-            await life.rest_when_idle()
-        else:
-            await life.retire(close)
-        await former.close(but=stack)
+        try:
+            # What goes on of the stack is not to be closed with what `open` took.
+            await (life.rest_when_idle(self.shut) if close is None else life.retire(close, self._life))
+        finally:
+            await life.afterwards(lambda: former.close(but=None if self.is_closed else self._stack))
 
     def get_model_info(self) -> dict[str, Any]:
         """Facts: `provider_type`, `model_name`, `api_type`, `token_limit`, `capabilities`, `sources` of settings."""
@@ -281,11 +284,7 @@ class LLMProvider(Verbs):
         Raises:
             LLMProviderError: what the backend says when it is shut.
         """
-        try:
-            for life in (*self._former, self._life):
-                await life.close()
-        finally:
-            await self._stack.close()
+        await close_all(lambda: (*self._former, self._life), lambda: self._stack.close())
 
     async def close_when_idle(self) -> None:
         """Close once the last call and the last stream have ended; at once where none is under way."""

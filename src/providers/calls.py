@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final, cast
 
+from .costs import attempts_of
 from .exceptions import LLMProviderError, PluginError
 from .failures import MISTAKES, error_data
 from .layers.pricing import Priced
@@ -28,11 +29,21 @@ class Calls:
         life: the provider's life, which each call is a part of.
         priced: what gives costs to the usages, where that is to be done here: as the outermost layer it would see no
             more than this class does, and cost a step for each piece of a stream.
+        former: in whose place these come: a call that it was asked for, and that has not begun, begins here.
     """
 
     def __init__(
-        self, provider: str, handler: Handler, whole: WholeHandler, life: Life, priced: Priced | None = None
+        self,
+        provider: str,
+        handler: Handler,
+        whole: WholeHandler,
+        life: Life,
+        priced: Priced | None = None,
+        former: Calls | None = None,
     ) -> None:
+        self._heir: Calls | None = None
+        if former is not None:
+            former._heir = self
         self._priced = priced
         self._provider = provider
         self._handler = handler
@@ -41,6 +52,8 @@ class Calls:
 
     async def answer(self, request: Request) -> LLMResponse:
         """The whole answer."""
+        if self._heir is not None:
+            return await self._heir.answer(request)
         life = self._life
         if not life.count():
             await life.begin()
@@ -65,6 +78,11 @@ class Calls:
 
     async def text(self, request: Request, outcome: Outcome) -> AsyncGenerator[str, None]:
         """The answer's text, piece by piece; the whole answer goes into `outcome` at the end."""
+        if self._heir is not None:
+            async with aclosing(self._heir.text(request, outcome)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
         life = self._life
         if not life.count():
             await life.begin()
@@ -98,6 +116,11 @@ class Calls:
         Raises:
             LLMProviderError: of a class in `failures.MISTAKES`: no failure of the backend.
         """
+        if self._heir is not None:
+            async with aclosing(self._heir.events(request)) as found:
+                async for event in found:
+                    yield event
+            return
         life = self._life
         if not life.count():
             await life.begin()
@@ -144,6 +167,11 @@ class Calls:
     def _attach(self, error: LLMProviderError, request: Request, assembler: Assembler) -> None:
         """Put what came of the answer into the error that ended it, with its costs."""
         attach(error, assembler)
+        told = attempts_of(error.response.metadata) if isinstance(error.response, LLMResponse) else []
+        if told:
+            # What a stream has told of already; some of it may be the error's own.
+            own = [item for item in error.failed_attempts or () if not any(item is other for other in told)]
+            error.failed_attempts = [*told, *own]
         if self._priced is not None:
             self._priced.fail(request, error)
 

@@ -44,20 +44,21 @@ class Client:
             self.provider = create_llm_provider(provider, model, **_client_options(options))
 
     @overload
-    def get_response(self, input: Any, config: Any = None, schema: None = None) -> str: ...
+    def get_response(self, input: Any, config: Any = None, schema: None = None, **options: Any) -> str: ...
     @overload
-    def get_response(self, input: Any, config: Any = None, *, schema: type[T]) -> T: ...
+    def get_response(self, input: Any, config: Any = None, *, schema: type[T], **options: Any) -> T: ...
     @overload
-    def get_response(self, input: Any, config: Any, schema: Any) -> Any: ...
+    def get_response(self, input: Any, config: Any, schema: Any, **options: Any) -> Any: ...
     @overload
-    def get_response(self, input: Any, config: Any = None, *, schema: Any) -> Any: ...
-    def get_response(self, input: Any, config: Any = None, schema: Any = None) -> Any:
+    def get_response(self, input: Any, config: Any = None, *, schema: Any, **options: Any) -> Any: ...
+    def get_response(self, input: Any, config: Any = None, schema: Any = None, **options: Any) -> Any:
         """Answer one prompt.
 
         Args:
             input: a text, or messages.
             config: a `GenerationConfig` or a dict like it.
             schema: a `StructuredOutput`, a pydantic model class or a JSON Schema dict.
+            options: of this call, as in `LLMProvider.execute` (`cache_response=True`...).
 
         Returns:
             The text; with a schema the checked object.
@@ -65,11 +66,11 @@ class Client:
         Raises:
             LLMProviderError: of the class that tells what happened.
         """
-        return bridge.run(_respond(self.provider, input, GenerationConfig.coerce(config), schema))
+        return bridge.run(_respond(self.provider, input, GenerationConfig.coerce(config), schema, options))
 
-    def stream(self, input: Any, config: Any = None) -> Iterator[StreamEvent]:
-        """Answer one prompt as events; leaving the loop early ends the call."""
-        return bridge.iterate(self.provider.stream(input, config=GenerationConfig.coerce(config)))
+    def stream(self, input: Any, config: Any = None, **options: Any) -> Iterator[StreamEvent]:
+        """Answer one prompt as events; leaving the loop early ends the call. Options as in `LLMProvider.stream`."""
+        return bridge.iterate(self.provider.stream(input, config=GenerationConfig.coerce(config), **options))
 
     def submit_batch(
         self,
@@ -273,13 +274,18 @@ def _with_conversations(
     return list(talks), replace(config, extra={k: v for k, v in config.extra.items() if k != "conversations"})
 
 
+_CACHE_FLAGS: Final = ("cache_response", "rewrite_cache", "regen_cache")
+
+
 def _client_options(options: dict[str, Any]) -> dict[str, Any]:
     return {"api_type": "auto", **options}
 
 
-async def _respond(provider: LLMProvider, input: Any, config: GenerationConfig | None, schema: Any) -> Any:
+async def _respond(
+    provider: LLMProvider, input: Any, config: GenerationConfig | None, schema: Any, options: Mapping[str, Any]
+) -> Any:
     output = StructuredOutput.coerce(schema)
-    response = await _answer(provider, input, config, output, None)
+    response = await _answer(provider, input, config, output, None, **options)
     return response.content if output is None else response.parsed
 
 
@@ -289,8 +295,10 @@ async def _answer(
     config: GenerationConfig | None,
     output: StructuredOutput | None,
     system: str | None,
+    **options: Any,
 ) -> LLMResponse:
-    response = await provider.execute(input, system_prompt=system, config=config, schema=output, stream_mode="disabled")
+    options.update(config=config, schema=output, stream_mode="disabled")
+    response = await provider.execute(input, system_prompt=system, **options)
     if not isinstance(response, LLMResponse):
         raise LLMProviderResponseError(
             f"execute() must give an LLMResponse here, not {type(response).__name__}", provider=provider.name
@@ -330,13 +338,14 @@ def get_response(
         input: a text, or messages.
         config: a `GenerationConfig` or a dict like it.
         schema: a `StructuredOutput`, a pydantic model class or a JSON Schema dict.
-        options: as in `create_llm_provider` (`api_key`, `base_url`...).
+        options: as in `create_llm_provider` (`api_key`...), and the call's cache flags (`cache_response=True`...).
 
     Returns:
         The text; with a schema the checked object.
     """
+    flags: dict[str, Any] = {name: options.pop(name) for name in _CACHE_FLAGS if name in options}
     cached = get_cached_provider(provider, model, **_client_options(options))
-    return bridge.run(_respond(cached, input, GenerationConfig.coerce(config), schema))
+    return bridge.run(_respond(cached, input, GenerationConfig.coerce(config), schema, flags))
 
 
 def create_batch(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from .settings import ProviderSettings, all_variables, setting, settings_fields
+from .settings import ProviderSettings, all_variables, setting, settings_fields, warn_unknown
 from .sources import read_toml
 from .types import Secret
 
@@ -75,8 +75,11 @@ class LayerSettings(ProviderSettings):
             LLMProviderConfigurationError: as in `ProviderSettings.resolve`.
         """
         toml = read_toml()
+        shared = toml.table("settings", "layers")
+        if shared:
+            warn_unknown(cls, "this table", shared)
         table = {
-            **toml.table("settings", "layers"),
+            **shared,
             **{name: found for name, found in toml.table("providers", provider).items() if name in NAMES},
         }
         items = settings_fields(cls)
@@ -90,12 +93,11 @@ class LayerSettings(ProviderSettings):
 
     def _tidy(self) -> None:
         """Names in small letters; a cache that is off is none."""
-        for name in ("cache_backend", "limits"):
+        for name in ("cache_backend", "limits", "telemetry"):
             value = getattr(self, name)
             if isinstance(value, str):
-                setattr(self, name, value.strip().lower())
-        if isinstance(self.cache_backend, str) and self.cache_backend in ("off", "none"):
-            self.cache_backend = None
+                value = value.strip().lower()
+                setattr(self, name, None if name != "limits" and value in ("off", "none", "") else value)
 
     @property
     def is_plain(self) -> bool:

@@ -7,14 +7,16 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
-from typing import Final
+from typing import Any, Final, TypeAlias
 from weakref import WeakSet
 
 from .exceptions import ProviderClosedError
 
 logger = logging.getLogger("providers.life")
+
+Shut: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Change:
@@ -45,15 +47,14 @@ class Life:
         under_way: calls that have begun and not ended; those that wait for the opening are among them.
     """
 
-    def __init__(
-        self, provider: str, open: Callable[[], None], slow_open: bool, shut: Callable[[], Awaitable[None]]
-    ) -> None:
+    def __init__(self, provider: str, open: Callable[[], None], slow_open: bool, shut: Shut) -> None:
         self._provider = provider
         self._open = open
         self._slow_open = slow_open
         self._shut = shut
         self._opened = False
         self._cut_off = False  # a shutting was, in the middle
+        self._rest_with: Shut | None = None
         self.closed = False
         self._renew()
         _all.add(self)
@@ -64,6 +65,7 @@ class Life:
         self._change: _Change | None = None
         self._close_when_idle = False
         self._rest_when_idle = False
+        self._then: list[Shut] = []
         self.under_way = 0
 
     async def begin(self) -> None:
@@ -100,7 +102,7 @@ class Life:
         """Count a call that ends; whether there is something to `settle` then."""
         with self._lock:
             self.under_way -= 1
-            return (self._close_when_idle or self._rest_when_idle) and self.under_way == 0
+            return self.under_way == 0 and bool(self._close_when_idle or self._rest_when_idle or self._then)
 
     async def ensure_open(self) -> None:
         """Open the provider where that has not been done; many threads and loops may ask at once.
@@ -171,14 +173,12 @@ class Life:
 
     async def _take_down(self, change: _Change | None = None) -> None:
         # Who is cancelled meanwhile leaves it to itself: the half that is not shut would stay for ever.
-        task = asyncio.ensure_future(self._shut_and_end(change))
-        _shutting.add(task)
-        task.add_done_callback(_shutting.discard)
-        await asyncio.shield(task)
+        await _undisturbed(self._shut_and_end(change))
 
     async def _shut_and_end(self, change: _Change | None) -> None:
+        shut, self._rest_with = self._rest_with or self._shut, None
         try:
-            await self._shut()
+            await shut()
             self._cut_off = False
         except asyncio.CancelledError:  # its loop has ended
             self._cut_off = True
@@ -204,7 +204,7 @@ class Life:
         Calls that are under way are not waited for. Nor is a slow opening: what it takes is given back when it is over.
         """
         with self._lock:
-            self.closed = True
+            self.closed, self._rest_with = True, None
             opened, self._opened, self._cut_off = self._opened or self._cut_off, False, False
         if opened:
             await self._take_down()
@@ -215,15 +215,23 @@ class Life:
             self._close_when_idle = True
         await self.settle()
 
-    async def retire(self, shut: Callable[[], Awaitable[None]]) -> None:
+    async def retire(self, shut: Shut, heir: Life) -> None:
         """Close once no call is under way, with another function than `shut`: what it gives back was handed over."""
         self._shut = shut
+        if self._close_when_idle:  # somebody has asked for the end of the provider, not of this life
+            await heir.close_when_idle()
         await self.close_when_idle()
 
-    async def rest_when_idle(self) -> None:
-        """Shut the provider once no call is under way; a later call opens it again."""
+    async def rest_when_idle(self, shut: Shut | None = None) -> None:
+        """Shut the provider once no call is under way, this time with that function; a later call opens it again."""
         with self._lock:
-            self._rest_when_idle = True
+            self._rest_when_idle, self._rest_with = True, shut
+        await self.settle()
+
+    async def afterwards(self, do: Shut) -> None:
+        """Do something once no call is under way, after all else that waits for that."""
+        with self._lock:
+            self._then.append(do)
         await self.settle()
 
     async def settle(self) -> None:
@@ -232,23 +240,74 @@ class Life:
         with self._lock:
             if self.under_way:
                 return
-            close = self._close_when_idle
+            close, then, self._then = self._close_when_idle, self._then, []
             if self._rest_when_idle and self._opened and not close:
                 self._opened, self._rest_when_idle = False, False
                 change = self._change = _Change(shutting=True)
             elif self._change is None or self._change.shutting:
                 self._rest_when_idle = False  # It rests. An opening whose callers are gone sees to that itself.
-        if close:
-            await self.close()
-        elif change is not None:
-            await self._take_down(change)
+        try:
+            if close:
+                await self.close()
+            elif change is not None:
+                await self._take_down(change)
+        finally:
+            if then:
+                await _undisturbed(self._do(then))
+
+    async def _do(self, then: Iterable[Shut]) -> None:
+        for one in then:
+            try:
+                await one()
+            except Exception as error:  # an answer must not be lost over it
+                logger.warning("%s: %s: %s", self._provider, type(error).__name__, error)
 
 
+async def close_all(lives_of: Callable[[], Sequence[Life]], then: Shut) -> None:
+    """Close all lives of a provider, also where one cannot be shut, and do what comes after; and once more after the
+    calls that are under way, which may use again what `then` gives back.
+
+    Raises:
+        LLMProviderError: the first that a backend says when it is shut.
+    """
+    first: Exception | None = None
+    with _changing:  # no `reload` begins another life meanwhile
+        lives = lives_of()
+        for life in lives:
+            life.closed = True
+    for life in lives:
+        try:
+            await life.close()
+        except Exception as error:
+            first = first or error
+    await then()
+    for life in lives:
+        if life.under_way:
+            await life.afterwards(then)
+    if first is not None:
+        raise first
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.ensure_future(work)
+    _shutting.add(task)
+    task.add_done_callback(_shutting.discard)
+    await asyncio.shield(task)
+
+
+def changing() -> threading.RLock:
+    """What threads that change the settings of a provider take turns by."""
+    return _changing
+
+
+_changing = threading.RLock()
 _all: Final[WeakSet[Life]] = WeakSet()
 _shutting: Final[set[asyncio.Future[None]]] = set()
 
 
 def _after_fork() -> None:
+    global _changing
+    _changing = threading.RLock()
     for life in tuple(_all):
         life._renew()
 

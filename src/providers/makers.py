@@ -6,7 +6,9 @@ import inspect
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -32,11 +34,13 @@ CACHES: Final = "llm_providers.caches"
 LIMITS: Final = "llm_providers.limits"
 """The same for places where limits are kept."""
 
+# What else may stand in the place of a name.
+_WORDS: Final = {CACHES: ("off",), LIMITS: ("process", "off")}
 _FIRST_WORD: Final = 10.0  # seconds in which a store may load its client's package
 _PACKAGES: Final = {
-    "pg_redis": "llm-provider-system[cache-pg-redis]",
-    "qdrant": "llm-provider-system[cache-qdrant]",
-    "redis": "llm-provider-system[cache-pg-redis]",
+    (CACHES, "pg_redis"): "llm-provider-system[cache-pg-redis]",
+    (CACHES, "qdrant"): "llm-provider-system[cache-qdrant]",
+    (LIMITS, "redis"): "llm-provider-system[cache-pg-redis]",
 }
 
 
@@ -105,7 +109,8 @@ def observe_layers(settings: LayerSettings, own: ProviderSettings) -> tuple[Obse
         LLMProviderConfigurationError: a value is refused.
         MissingDependencyError: what it asks for needs a package that is not installed.
     """
-    layer = observed(settings.telemetry)
+    with _told(settings, "telemetry"):
+        layer = observed(settings.telemetry)
     return None if layer is None else (layer.for_settings(settings).for_settings(own), attempt)
 
 
@@ -119,7 +124,19 @@ def _with_options(make: Callable[..., Any], settings: LayerSettings, name: str, 
     for option in options:
         if option not in known:
             raise _refused(settings, name, f"has no {option!r}; it takes {', '.join(sorted(known))}")
-    return make(**options)
+    with _told(settings, name):
+        return make(**options)
+
+
+@contextmanager
+def _told(settings: LayerSettings, name: str) -> Iterator[None]:
+    """Let an error about what was made of a setting tell the setting, and where it came from."""
+    try:
+        yield
+    except LLMProviderConfigurationError as error:
+        source = settings.sources.get(name)
+        error.message = f"{error.message} (in {name}, {source})" if source else error.message
+        raise
 
 
 def _caches(settings: LayerSettings) -> dict[str, Callable[[], Any]]:
@@ -139,7 +156,7 @@ def _caches(settings: LayerSettings) -> dict[str, Callable[[], Any]]:
 def _machine(settings: LayerSettings) -> SQLiteLimits:
     """The limits in a file; one object for all providers of this process that use it."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(settings.limits_file or Path(base) / "llm-providers" / "limits.sqlite").absolute()
+    path = Path(settings.limits_file or Path(base) / "llm-provider-system" / "limits.sqlite").absolute()
     with _lock:
         found = _files.get(path)
         if found is None:
@@ -160,16 +177,21 @@ def _named(name: str, settings: LayerSettings, group: str, own: Mapping[str, Cal
     if len(makers) > 1:
         raise _refused(settings, option, f"{name!r} is brought by several packages: {', '.join(sorted(makers))}")
     if not entries:
-        known = sorted({*own, *entry_points(group=group).names})
-        hint = f"; pip install '{_PACKAGES[name]}' brings it" if name in _PACKAGES else ""
-        if name in _PACKAGES:
-            raise MissingDependencyError(f"{option}={name!r} needs a package that is not installed{hint}")
-        raise _refused(settings, option, f"must be one of {', '.join(known)}, not {name!r}")
+        package = _PACKAGES.get((group, name))
+        if package is not None:
+            raise MissingDependencyError(
+                f"{option}={name!r} needs a package that is not installed; pip install '{package}' brings it"
+            )
+        known = sorted({*own, *entry_points(group=group).names, *_WORDS[group]})
+        near = get_close_matches(name, [*known, *(word for place, word in _PACKAGES if place == group)], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise _refused(settings, option, f"must be one of {', '.join(known)}, not {name!r}{hint}")
     try:
         make = entries[0].load()
     except ImportError as error:
         raise MissingDependencyError(f"{option}={name!r} cannot be loaded: {error}") from error
-    return make(settings)
+    with _told(settings, option):
+        return make(settings)
 
 
 def _version(module: str) -> str:

@@ -29,7 +29,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     while frame.f_back is not None:
         name = frame.f_globals.get("__name__", "")
         if not name.startswith(_OURS):
-            level = depth - 1
+            level = depth
             break
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, category, stacklevel=level)

@@ -159,8 +159,8 @@ TABLE_SOURCES.append(_profile_tables)
 
 
 def _what_there_is() -> str:
-    names = sorted({*manager.find(), *_registered, *BUILT_IN})
-    return f"installed: {', '.join(names)}" if names else "no provider is installed"
+    names = {*manager.find(), *_registered}
+    return f"installed: {', '.join(sorted(names | BUILT_IN))}" if names else "no provider is installed"
 
 
 def _what_to_install(name: str) -> str:

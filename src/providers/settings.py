@@ -66,7 +66,7 @@ class ProviderSettings:
         table = read_toml().table("providers", provider)
         found = cls._from(provider, settings_fields(cls), arguments, table)
         if table:
-            _warn_unknown(cls, provider, table, also)
+            warn_unknown(cls, provider, table, also)
         return found
 
     @classmethod
@@ -182,10 +182,11 @@ def find_variable(*names: str, dotenv: Callable[[], DotEnv] = read_dotenv) -> Fo
     return inside[0].with_clash(clash) if clash else inside[0]
 
 
-def _warn_unknown(cls: type[ProviderSettings], provider: str, table: Mapping[str, Found], also: frozenset[str]) -> None:
+def warn_unknown(cls: type[ProviderSettings], owner: str, table: Mapping[str, Found], also: Iterable[str] = ()) -> None:
+    """Tell of names in a table that are no settings."""
     known = {*also, *(item.name for item in settings_fields(cls))}
     for name in table.keys() - known:
-        text = unknown_option(name, known, f"{table[name].source}: {provider}")
+        text = unknown_option(name, known, f"{table[name].source}: {owner}")
         warn(f"{text}; it is passed over", ConfigurationWarning)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from asyncio import iscoroutinefunction
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
 from itertools import count
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -73,6 +73,17 @@ class Stack:
                 await part.close()
 
 
+def as_layers(given: Any) -> tuple[Layer, ...]:
+    """Layers that were given, as a tuple.
+
+    Raises:
+        LLMProviderConfigurationError: it is no list of layers.
+    """
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise LLMProviderConfigurationError(f"layers must be a list of layers, outermost first, not {given!r}")
+    return tuple(given)
+
+
 def make_stack(
     owner: Owner, composed: Iterable[Layer] | None, arguments: Mapping[str, Any], former: Stack | None = None
 ) -> Stack:
@@ -94,8 +105,14 @@ def make_stack(
         # The provider may have a setting of that name.
         if name not in owner.settings.sources and arguments[name] is not None:
             raise LLMProviderConfigurationError(
-                f"{name} has no effect where layers are composed by hand: put it among them",
+                f"{name} has no effect where layers were composed by hand, or are a provider's own: put it among "
+                "layers, or give it to the targets of a fallback",
                 provider=owner.name or None,
+            )
+    for layer in (composed := tuple(composed)):
+        if not callable(layer) or isinstance(layer, type):
+            raise LLMProviderConfigurationError(
+                f"layers must hold layers such as retry or Budget(...), not {layer!r}", provider=owner.name or None
             )
     settled = (layer.for_settings(owner.settings) if hasattr(layer, "for_settings") else layer for layer in composed)
     return Stack(bound_layers(settled, owner.name, owner.profiles))
@@ -120,7 +137,8 @@ class _Making:
             layers.append(self._limit())
         else:
             for name in (*_RATES, "max_concurrency"):
-                if getattr(settings, name) is not None:
+                # One from elsewhere is what is being turned off.
+                if getattr(settings, name) is not None and settings.sources.get(name) == "argument":
                     raise refused_value(settings, name, "has no effect with limits='off'")
         if settings.budget is not None:
             layers.append(self._budget())
@@ -172,7 +190,7 @@ class _Making:
         account = _account(owner.settings)
         if account is None and store is None:
             # A backend with neither key nor address is that of this provider object alone.
-            account = f"the provider {next(_numbers)} of this process"
+            account = self._part("account", None, lambda: Part(None, f"the provider {next(_numbers)} of this process"))
         return LimitLayer(owner.name, account, store=store, concurrency=bound, **more)
 
     def _budget(self) -> Layer:

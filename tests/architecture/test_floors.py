@@ -43,8 +43,8 @@ ONLY: dict[str, set[str]] = {
     "sight": {"exceptions", "types", "pipeline", "costs", "wire"},
     "local": {"exceptions", "notices", "types", "parameters"},
     "routing": {
-        *("base", "capabilities", "costs", "exceptions", "layers", "notices", "profiles", "request_builder"),
-        *("resilience", "sources", "types", "wire"),
+        *("base", "capabilities", "costs", "exceptions", "layers", "notices", "pipeline", "profiles"),
+        *("request_builder", "resilience", "sources", "types", "wire"),
     },
     "text_stream": {"types"},
     "unwrap": {"types"},

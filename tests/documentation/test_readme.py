@@ -178,7 +178,7 @@ def test_commands_exist() -> None:
         named = set(re.findall(r"\bdev\.py ([a-z][a-z-]*)\b(?! makes)", text))
         assert named <= tasks, (name_of(path), named - tasks)
         shell = "".join(block.code for block in blocks_of(path) if block.language == "bash")
-        for word in re.findall(r"(?<![\w/.-])(?:\./)?[\w/]+\.py\b|(?<=\s)\./[\w/]+", shell):
+        for word in re.findall(r"(?<![\w/.-])(?:\./)?[\w/]+\.py\b|(?<=\s)\./[\w/-]+", shell):
             assert (ROOT / word).exists() or (path.parent / word).exists(), (name_of(path), word)
 
 

@@ -147,6 +147,7 @@ def test_broken_plugins_are_reported(crowded: Any) -> None:
     assert "several packages claim the name 'twin'" in twin["reason"]
     assert "llm-provider-twinone" in twin["reason"]
     assert "llm-provider-twintwo" in twin["reason"]
+    assert infos.pop("fallback")["state"] == "built-in"
     assert {name: (info["state"], info["reason"]) for name, info in infos.items()} == dict.fromkeys(
         ("template", "lending", "sleeping", "interrupted"), ("loaded", None)
     )

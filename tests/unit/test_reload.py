@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from providers import (
     BudgetExceededError,
     LLMProvider,
     LLMProviderConfigurationError,
+    LLMProviderError,
     LLMResponse,
     MissingCredentialsError,
     ProviderClosedError,
@@ -21,8 +24,10 @@ from providers import (
     Request,
     Secret,
     StreamEvent,
+    StreamMode,
     setting,
 )
+from providers.testing import ScriptedProvider
 
 pytestmark = pytest.mark.usefixtures("house")
 
@@ -247,3 +252,114 @@ async def test_layers_by_hand_may_be_changed_too() -> None:
         await provider.reload(api_key="new")
         assert await text(provider) == "new new"
     assert seen == ["m", "m"]
+
+
+@pytest.mark.parametrize("kind", [Keyed, Side])
+async def test_a_stream_that_was_asked_for_before_and_begins_afterwards(kind: type[Keyed]) -> None:
+    """It was asked for, so it is answered: by what is there when it begins."""
+    async with kind("m", api_key="old") as provider:
+        await text(provider)
+        events, pieces = provider.stream("Hi"), await provider.execute("Hi", stream_mode=StreamMode.ENABLED)
+        whole = provider.execute("Hi")
+        await provider.reload(api_key="new")
+        assert [event.data async for event in events][:2] == ["new", " new"]
+        assert [piece async for piece in pieces] == ["new", " new"]
+        assert (await whole).content == "new new"
+        assert provider.calls_under_way == 0
+
+
+async def test_a_cache_goes_on_where_old_and_new_cannot_stand_side_by_side() -> None:
+    async with Keyed("m", api_key="k", cache_backend="memory") as provider:
+        assert (await provider.complete("Hi", cache_response=True)).metadata["cache"]["hit"] is False
+        for key in ("k", "new"):
+            await provider.reload(api_key=key)
+            assert (await provider.complete("Hi", cache_response=True)).metadata["cache"]["hit"] is True
+        await provider.rest_when_idle()
+        assert provider.open_connections == []
+
+
+@pytest.mark.parametrize("kind", [Keyed, Side])
+@pytest.mark.parametrize("end", ["reload", "close", "close_when_idle", "reload and close", "go on, and close"])
+async def test_a_store_that_a_stream_still_writes_to_is_closed_after_it(
+    kind: type[Keyed], end: str, tmp_path: Path
+) -> None:
+    class Steady(kind):  # type: ignore[misc, valid-type]
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            yield StreamEvent.token("a")
+            await self.gate.wait()
+            yield StreamEvent.finish("stop")
+
+    provider = Steady("m", api_key="k", cache_backend="sqlite", cache_dir=str(tmp_path))
+    stream = provider.stream("wait", cache_response=True)
+    await anext(stream)
+    layer: Any = provider._stack.layers[0]
+    if end.startswith("reload"):
+        await provider.reload(cache_backend="off")
+    elif end.startswith("go on"):
+        await provider.reload()
+    if end.endswith("close"):
+        await provider.close()
+    elif end == "close_when_idle":
+        await provider.close_when_idle()
+    provider.gate.set()
+    assert [event async for event in stream][-1].data.metadata["cache"]["stored"] is True
+    assert layer.store._executor is None
+    await provider.close()
+
+
+def test_threads_that_reload_at_once_take_turns() -> None:
+    """Else both would take the same life and the same connection for the old one, and one of two be forgotten."""
+    inside, most = 0, 0
+
+    class Slow(Side):
+        def detach(self) -> Callable[[], Awaitable[None]] | None:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            time.sleep(0.002)
+            inside -= 1
+            return super().detach()
+
+    provider = Slow("m", api_key="k", cache_backend="memory")
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(asyncio.run, provider.reload(api_key=f"key {n}")) for n in range(12)]:
+            done.result()
+    assert most == 1
+    assert asyncio.run(text(provider)).startswith("key")
+    asyncio.run(provider.close())
+
+
+async def test_closing_goes_on_where_an_old_connection_cannot_be_closed() -> None:
+    provider = Side("m", api_key="old")
+
+    async def fail() -> None:
+        raise LLMProviderError("the old one is stuck")
+
+    provider.detach = lambda: fail  # type: ignore[method-assign]
+    stream = provider.stream("wait")
+    await anext(stream)
+    await provider.reload(api_key="new")
+    await text(provider)
+    with pytest.raises(LLMProviderError, match="stuck"):
+        await provider.close()
+    assert provider.is_closed
+    assert provider.connection == []
+    await stream.aclose()
+
+
+async def test_who_has_neither_key_nor_address_keeps_its_limit() -> None:
+    async with ScriptedProvider(["a"], "m") as provider:
+        limits: list[Any] = [provider._stack.layers[-1]]
+        await provider.reload(requests_per_minute=600)
+        limits.append(provider._stack.layers[-1])
+        assert limits[0].limiter("m").key == limits[1].limiter("m").key
+
+
+async def test_a_provider_that_is_to_be_closed_when_idle_still_is() -> None:
+    provider = Side("m", api_key="k")
+    stream = provider.stream("wait")
+    await anext(stream)
+    await provider.close_when_idle()
+    await provider.reload()
+    await stream.aclose()
+    assert provider.is_closed

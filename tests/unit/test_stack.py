@@ -14,6 +14,7 @@ from providers import (
     Budget,
     BudgetExceededError,
     Concurrency,
+    ConfigurationWarning,
     FSCache,
     LLMProvider,
     LLMProviderConfigurationError,
@@ -28,7 +29,9 @@ from providers import (
     StreamEvent,
     UnknownOptionError,
     Usage,
+    client,
     get_cached_provider,
+    get_response,
     register_provider,
     setting,
 )
@@ -188,7 +191,7 @@ def test_the_cache_of_providers_sees_those_variables(monkeypatch: pytest.MonkeyP
         ({"budget": {"max_cost": -1}}, "max_cost"),
         ({"budget": 3}, r"budget \(argument\) must be a Budget or a dict, not int"),
         ({"budget": "{"}, r"budget \(argument\) is no JSON"),
-        ({"layers": (), "cache_backend": "fs"}, "cache_backend has no effect where layers are composed by hand"),
+        ({"layers": (), "cache_backend": "fs"}, "cache_backend has no effect where layers were composed by hand"),
     ],
 )
 def test_values_that_make_no_sense(options: dict[str, Any], words: str) -> None:
@@ -330,3 +333,55 @@ async def test_the_provider_closes_the_stores_that_it_made_and_no_others(tmp_pat
         await provider.close()
         assert (layer.store._executor is None) is (backend == "sqlite")
     await store.close()
+
+
+def test_a_name_that_nothing_reads_is_told(house: Path) -> None:
+    (house / "providers.toml").write_text("[settings.layers]\nrequest_per_minute = 60\n", encoding="utf-8")
+    with pytest.warns(ConfigurationWarning, match="did you mean 'requests_per_minute'"):
+        Counted("m")
+
+
+@pytest.mark.parametrize("layers", [retry, "retry", ("retry",), (5,), (Budget,)])
+def test_what_are_no_layers(layers: Any) -> None:
+    with pytest.raises(LLMProviderConfigurationError, match="layers must"):
+        Counted("m", layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("LLM_PROVIDERS_TELEMETRY", "lgs", "telemetry must be .*environment variable LLM_PROVIDERS_TELEMETRY"),
+        ("LLM_PROVIDERS_BUDGET", '{"max_tokens": -5}', "max_tokens .*environment variable LLM_PROVIDERS_BUDGET"),
+        ("LLM_PROVIDERS_CACHE_BACKEND", "sqlit", "environment variable .*did you mean 'sqlite'"),
+        ("LLM_PROVIDERS_LIMITS", "machin", "must be one of machine, off, process.* did you mean 'machine'"),
+    ],
+)
+def test_the_place_of_a_wrong_value_is_told(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, words: str
+) -> None:
+    """F-172."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(LLMProviderConfigurationError, match=words):
+        Counted("m")
+
+
+def test_off_turns_off_what_stands_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLM_PROVIDERS_REQUESTS_PER_MINUTE", "5")
+    monkeypatch.setenv("LLM_PROVIDERS_CACHE_BACKEND", "memory")
+    monkeypatch.setenv("LLM_PROVIDERS_TELEMETRY", "logs")
+    assert kinds(Counted("m", limits="off", cache_backend="off", telemetry="none")) == [Priced, retry]
+
+
+def test_the_sync_functions_reach_the_cache() -> None:
+    """F-064."""
+    register_provider("counted", Counted)
+    for _ in range(2):
+        assert get_response("counted", "m", "Hi", cache_backend="memory", cache_response=True) == "answer 1"
+    with client("counted", "m", cache_backend="memory") as ours:
+        assert [ours.get_response("Hi", cache_response=True) for _ in range(2)] == ["answer 2"] * 2
+
+
+def test_a_misspelt_key_of_a_config_is_told() -> None:
+    register_provider("counted", Counted)
+    with pytest.warns(UserWarning, match="'max_token' goes to the backend as it is; did you mean 'max_tokens'"):
+        get_response("counted", "m", "Hi", config={"max_token": 5})

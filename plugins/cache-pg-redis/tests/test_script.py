@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llm_provider_cache_pg_redis.address import Address
@@ -58,7 +58,15 @@ def test_no_state_makes_anybody_wait_for_longer_than_a_cooldown(shared: SharedSt
     assert 0 < reply.pause <= 60
 
 
+TELLS_LATE = [
+    Ask(RATES, [["c", 0, 0]], None, False, []),
+    Ask((), [], None, False, []),  # a model whose limits were not known meanwhile
+    Ask(RATES, [["c", 0, 0]], None, False, [[0, 600, 0]]),
+]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(asks=TELLS_LATE)
 @given(asks=st.lists(ASKS.map(fitting), min_size=1, max_size=6))
 def test_they_say_the_same(asks: list[Ask], shared: SharedState, redis_server: RedisServer) -> None:
     redis_server.say("FLUSHALL")

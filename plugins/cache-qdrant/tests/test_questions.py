@@ -69,6 +69,28 @@ def test_what_must_be_the_same(one: str, two: str) -> None:
 @pytest.mark.parametrize(
     ("one", "two"),
     [
+        ("What are the top five cities?", "What are the top ten cities?"),
+        ("How do I boil two eggs?", "How do I boil three eggs?"),
+        ("Wie koche ich zwei Eier?", "Wie koche ich drei Eier?"),
+        ("Who won the first race?", "Who won the second race?"),
+        ("What was the hottest day this year?", "What was the hottest day last year?"),
+        ("What is the minimum age to drive?", "What is the maximum age to drive?"),
+        ("How tall is the left tower?", "How tall is the right tower?"),
+        ("Is it legal to park here?", "Is it illegal to park here?"),
+        ("Is this mushroom safe to eat?", "Is this mushroom unsafe to eat?"),
+        ("Is this glue toxic to dogs?", "Is this glue non-toxic to dogs?"),
+        ("How do I turn on dark mode?", "How do I turn off dark mode?"),
+        ("Why can I log in?", "Why cant I log in?"),
+    ],
+)
+def test_what_vectors_hardly_show(one: str, two: str) -> None:
+    """A model that is made for embeddings finds such pairs up to 0.98 alike."""
+    assert literals_of(one) != literals_of(two)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
         ("How do I boil an egg?", "How can I boil an egg?"),
         ("What is the capital of France?", "Which city is France's capital?"),
         ("Who wrote Hamlet?", "Who is the author of Hamlet?"),
@@ -76,6 +98,8 @@ def test_what_must_be_the_same(one: str, two: str) -> None:
         ("I'd like tea. What is best?", "Well, I want tea. Which one is best?"),
         ("What is a well-known fish?", "Which fish is known well?"),
         ("Don't we need eggs?", "Do we not need eggs?"),
+        ("I dont understand this question", "I don't get this question"),
+        ("Which university is under the hill?", "Until when is the university there?"),
     ],
 )
 def test_what_may_be_said_otherwise(one: str, two: str) -> None:

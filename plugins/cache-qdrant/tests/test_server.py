@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from llm_provider_cache_qdrant import QdrantCache
+from llm_provider_cache_qdrant.store import _LANES
+from providers.caches import CacheKey
 from providers.exceptions import (
     LLMProviderAPIError,
     LLMProviderAuthenticationError,
@@ -32,6 +34,28 @@ CANARY = "canary-qdrant-key-4711"
 
 def make(server: LoopbackServer, **options: Any) -> QdrantCache:
     return QdrantCache(Words(), url=server.url, embedder_name="words", embedding_timeout=60, **options)
+
+
+async def test_the_bound_is_kept_whichever_threads_are_at_work() -> None:
+    """Each key has its thread; the first of them may never have had anything to do."""
+    keys = [CacheKey(f"{number:064x}") for number in range(40)]
+    keys = [key for key in keys if hash(key.digest) % _LANES][:8]
+    with LoopbackServer() as server:
+        server.script("*", Qdrant().answer, repeat=True)
+        store = make(server, max_bytes=100, timeout=30)
+        for key in keys:
+            await store.put(key, "x" * 60)
+
+        async def kept() -> int:
+            return sum([await store.get(key) is not None for key in keys])
+
+        for _ in range(200):
+            if await kept() == 1:
+                break
+            await asyncio.sleep(0.05)
+        assert await kept() == 1
+        assert store._lanes[0]._executor is None
+        await store.close()
 
 
 async def test_a_server_gets_the_key(recwarn: pytest.WarningsRecorder) -> None:

@@ -130,3 +130,18 @@ async def test_settings_that_change_at_rest(make: Make, server: LoopbackServer, 
         f"Bearer {key}" for key in (OLD_KEY, NEW_KEY)
     ]
     assert await server.eventually(lambda: server.open_connections == 0, within=10)
+
+
+async def test_an_interface_that_a_setting_chose_goes_with_the_setting(make: Make) -> None:
+    provider = make(use_responses_api=True)
+    assert provider.config.api_type is APIType.RESPONSES
+    await provider.reload(use_responses_api=False)
+    assert provider.config.api_type is APIType.CHAT_COMPLETION
+    await provider.reload(use_responses_api=True)
+    assert provider.config.api_type is APIType.RESPONSES
+    provider.update_config(api_type=APIType.AUTO)
+    await provider.reload(use_responses_api=False)
+    assert provider.config.api_type is APIType.AUTO, "somebody has named another one since"
+    named = make(api_type=APIType.RESPONSES)
+    await named.reload(use_responses_api=False)
+    assert named.config.api_type is APIType.RESPONSES

@@ -99,7 +99,10 @@ class ResponseCache:
 
     async def close(self) -> None:
         """Close the store; a later call opens it again."""
+        self._rests_until = 0.0  # also one that is left alone for a while
+        heard = self._heard
         await self._ask(self.store.close)
+        self._heard = heard  # one that was never opened may have nothing to say but to load no package for it
 
     async def _whole(self, request: Request, policy: CachePolicy, inner: WholeHandler) -> Sequence[StreamEvent]:
         key = self._key(request, policy)

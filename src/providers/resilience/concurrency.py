@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
+from time import monotonic
 from types import TracebackType
+from typing import Final
 
 from ..exceptions import LLMProviderConfigurationError, LLMProviderOverloadedError, LLMProviderQuotaError
 from ..exceptions import LLMProviderRateLimitError as RateLimitError
 from ..headroom import Headroom
+
+_FRESH: Final = 60.0  # seconds after which a figure counts no more: limits are mostly those of a minute
 
 
 class Concurrency:
@@ -17,8 +21,8 @@ class Concurrency:
 
     As many good answers as the bound allows calls raise it by one. The first refusal ("too many requests",
     "overloaded") halves it; further ones count only when a call that began after that is refused too. And the bound is
-    never above the number of requests that the backend says are left. First come, first served, from however many event
-    loops and threads.
+    never above the number of requests that the backend said to be left, for a minute. First come, first served, from
+    however many event loops and threads.
 
     Args:
         start: the bound at first.
@@ -34,22 +38,24 @@ class Concurrency:
             raise LLMProviderConfigurationError("Concurrency needs 1 <= least <= start <= most")
         self._bound = float(start)
         self._left = most  # what the backend last said
+        self._left_until = 0.0
         self._most = most
         self._least = least
         self._lock = threading.RLock()  # The garbage collector may end a call while this thread holds it.
-        self._queue: OrderedDict[asyncio.Future[None], asyncio.AbstractEventLoop] = OrderedDict()
+        self._queue: OrderedDict[_Waiter, None] = OrderedDict()
         self._generation = 0
         self.under_way = 0
 
     @property
     def bound(self) -> int:
         """How many calls may be under way now."""
-        return max(self._least, min(int(self._bound), self._left))
+        known = self._left if monotonic() < self._left_until else self._most
+        return max(self._least, min(int(self._bound), known))
 
     def hear(self, left: Headroom) -> None:
         """Take note of what the backend says is left; `LimitLayer` passes it on from the wire."""
         if left.requests is not None:
-            self._left = left.requests
+            self._left, self._left_until = left.requests, monotonic() + _FRESH
             self._admit()
 
     def call(self) -> _Place:
@@ -61,15 +67,13 @@ class Concurrency:
             if not self._queue and self.under_way < self.bound:
                 self.under_way += 1
                 return self._generation
-            loop = asyncio.get_running_loop()
-            future: asyncio.Future[None] = loop.create_future()
-            self._queue[future] = loop
+            waiter = _Waiter()
+            self._queue[waiter] = None
         try:
-            await future
+            await waiter.future
         except BaseException:
-            with self._lock:
-                if self._queue.pop(future, None) is None:
-                    self.under_way -= 1  # It was let in already.
+            self._queue.pop(waiter, None)
+            self._take_back(waiter)
             self._admit()
             raise
         return self._generation
@@ -89,13 +93,29 @@ class Concurrency:
             with self._lock:
                 if not self._queue or self.under_way >= self.bound:
                     return
-                future, loop = self._queue.popitem(last=False)
+                waiter, _ = self._queue.popitem(last=False)
+                waiter.let_in = True
                 self.under_way += 1
             try:
-                loop.call_soon_threadsafe(_go, future)
+                waiter.loop.call_soon_threadsafe(_go, waiter.future)
             except RuntimeError:  # Its loop is closed, so it never goes.
-                with self._lock:
-                    self.under_way -= 1
+                self._take_back(waiter)
+
+    def _take_back(self, waiter: _Waiter) -> None:
+        # Once: a waiter of a closed loop is thrown away later, and then gives up what it has.
+        with self._lock:
+            if waiter.let_in:
+                waiter.let_in = False
+                self.under_way -= 1
+
+
+class _Waiter:
+    __slots__ = ("future", "let_in", "loop")
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.let_in = False
 
 
 class _Place:

@@ -146,6 +146,15 @@ class Gate:
             waiter.disarm()
         return waiter.generation
 
+    async def outlast(self) -> int:
+        """Wait for the cooldown's end alone, without standing in line; gives its generation."""
+        while True:
+            with self._lock:
+                rest = self.cooldown.remaining(self._clock())
+                if not rest:
+                    return self.cooldown.generation
+            await asyncio.sleep(max(rest, 0.0005))
+
     def charge(self, amounts: Amounts) -> None:
         """Take amounts at once, into debt where they are not there; negative ones are given back."""
         with self._lock:
@@ -223,8 +232,7 @@ class Gate:
             for waiter in granted:
                 if not waiter.call(waiter.go):
                     # Its loop is closed, so it never goes; the place is for the next.
-                    with self._lock:
-                        self._levels.take([-amount for amount in waiter.amounts])
+                    self._take_back(waiter)
                     lost = True
         if head is not None:
             head.call(self._arm, head)
@@ -234,11 +242,17 @@ class Gate:
 
     def _leave(self, waiter: _Waiter) -> None:
         with self._lock:
-            if waiter.granted:
-                self._levels.take([-amount for amount in waiter.amounts])
-            elif waiter in self._queue:
+            if waiter in self._queue:
                 self._queue.remove(waiter)
                 self._serve(waiter)
-            else:
+            elif not self._take_back(waiter):
                 return
         self._pump()
+
+    def _take_back(self, waiter: _Waiter) -> bool:
+        # Once: a waiter of a closed loop is thrown away later, and then gives up what it has.
+        with self._lock:
+            granted, waiter.granted = waiter.granted, False
+            if granted:
+                self._levels.take([-amount for amount in waiter.amounts])
+            return granted

@@ -43,6 +43,11 @@ UNLIMITED: Final = Rate(1e12, 1e12)
 """The shape of a bucket that nobody waits for."""
 
 
+def known_rates(known: Sequence[Rate], asked: Sequence[Rate]) -> tuple[Rate, ...]:
+    """The shapes that count where somebody asks with others: who knows no limit takes none away from those who do."""
+    return tuple(old if new == UNLIMITED else new for old, new in zip(known, asked, strict=True))
+
+
 class Levels:
     """How full some buckets are that are always taken from together. No lock and no clock of its own.
 

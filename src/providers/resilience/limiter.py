@@ -16,7 +16,7 @@ from ..exceptions import (
     LLMProviderRateLimitError,
 )
 from .gate import Gate
-from .levels import UNLIMITED, Amounts, Clock, Rate
+from .levels import UNLIMITED, Amounts, Clock, Rate, known_rates
 
 BURST: Final = 0.04
 """Share of a limit that may come at once."""
@@ -69,8 +69,11 @@ class LocalLimits:
                 if len(self._gates) >= _KEPT:
                     self._gates = {name: gate for name, gate in self._gates.items() if not gate.idle}
                 found = self._gates.setdefault((key, len(rates)), Gate(rates, self._clock))
-        if found.shapes() != tuple(rates):
-            found.reshape(rates)
+        shapes = found.shapes()
+        if shapes != tuple(rates):
+            wanted = known_rates(shapes, rates)
+            if shapes != wanted:
+                found.reshape(wanted)
         return found
 
     def undisturbed(self, key: str, rates: Sequence[Rate]) -> bool:
@@ -80,7 +83,9 @@ class LocalLimits:
 
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
         """See `LimitStore`."""
-        return await self.gate(key, rates).acquire(amounts)
+        gate = self.gate(key, rates)
+        # Who knows no limit does not stand in line behind those who do.
+        return await (gate.outlast() if all(rate == UNLIMITED for rate in rates) else gate.acquire(amounts))
 
     def charge(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> None:
         """See `LimitStore`."""
@@ -175,8 +180,8 @@ class Limiter:
 
     def cool(self, error: BaseException, pause: float | None = None) -> None:
         """Begin a cooldown, where the error of a call that was made while `is_idle` asks to wait; see `LimitedCall`."""
-        if asks_to_wait(error):
-            self.store.cool(self.key, self.rates, 0, _hint(error, pause))
+        if asks_to_wait(error) and (wait := _hint(error, pause)) != 0:
+            self.store.cool(self.key, self.rates, 0, wait)
 
     def limit(self, tokens: float = 0, requests: float = 1, *, output: float = 0) -> LimitedCall:
         """What to make one call in: `async with limiter.limit(tokens=1000, requests=1) as ctx:`.
@@ -204,7 +209,8 @@ class Limiter:
                 raise LLMProviderConfigurationError(
                     f"{amount:g} {name} in one call are more than the limit of {most:g} a minute", model=self.model
                 )
-        return LimitedCall(self, (requests, tokens + output), tokens, output)
+        amounts = [0.0 if most is None else amount for _, amount, most in asked]
+        return LimitedCall(self, tuple(amounts), tokens, output)
 
     def __repr__(self) -> str:
         return f"<Limiter {self.key}: {self.requests_per_minute} requests, {self.tokens_per_minute} tokens a minute>"
@@ -216,7 +222,8 @@ class LimitedCall:
     Attributes:
         output_tokens: tokens that the answer took, set by whoever makes the call; `None` leaves what was expected.
         input_tokens: tokens that the prompt took; `None` leaves what was asked for.
-        pause: seconds of a cooldown whose length the backend does not name; `None` for one that doubles from 1 s on.
+        pause: seconds of a cooldown whose length the backend does not name, 0 for none then; `None` for one that
+            doubles from 1 s on.
     """
 
     __slots__ = ("_amounts", "_generation", "_limiter", "_output", "_tokens", "input_tokens", "output_tokens", "pause")
@@ -252,8 +259,8 @@ class LimitedCall:
                 store.charge(key, rates, (0, more))
         if exc is None:
             store.passed(key, rates, self._generation)
-        elif asks_to_wait(exc):
-            store.cool(key, rates, self._generation, _hint(exc, self.pause))
+        elif asks_to_wait(exc) and (wait := _hint(exc, self.pause)) != 0:
+            store.cool(key, rates, self._generation, wait)
 
 
 def asks_to_wait(error: BaseException) -> bool:

@@ -16,17 +16,16 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from .cooldown import Cooldown
-from .levels import Amounts, Clock, Levels, Rate
+from .levels import UNLIMITED, Amounts, Clock, Levels, Rate, known_rates
 
 T = TypeVar("T")
 logger = logging.getLogger("providers.limits")
 
-# Seconds: for one that makes the file, for its transaction, before the idle thread ends, before a new try.
+# Seconds: to make the file, for a transaction, of the idle thread, before a new try, until who waits looks again.
 _OPENING: Final = 1.0
 _BUSY: Final = 5.0
 _REST: Final = 2.0
 _AGAIN: Final = 5.0
-# Seconds after which one that waits looks whether others gave something back.
 _LOOK: Final = 0.5
 
 _SCHEMA: Final = "CREATE TABLE IF NOT EXISTS limits (key TEXT PRIMARY KEY, state TEXT NOT NULL) WITHOUT ROWID"
@@ -146,10 +145,8 @@ class SQLiteLimits:
                 self._chore(key, rates, lambda _, cooldown: cooldown.passed(seen))
 
     def close(self) -> None:
-        """Write what is left to write and end the thread; it begins again at the next use. Waiters go on waiting.
-
-        Takes as long as that writing takes, usually a millisecond.
-        """
+        """Write what is left to write, usually in a millisecond, and end the thread; it begins again at the next use.
+        Waiters go on waiting."""
         with self._work(start=False):
             thread, self._closing = self._thread, True
         if thread is not None and thread is not threading.current_thread():
@@ -177,7 +174,7 @@ class SQLiteLimits:
         if line is None:
             line = self._lines[key] = _Line(tuple(rates))
         elif line.rates != rates:
-            line.rates = tuple(rates)
+            line.rates = known_rates(line.rates, rates)
         return line
 
     def _chore(self, key: str, rates: Sequence[Rate], change: Callable[[Levels, Cooldown], object]) -> None:
@@ -309,9 +306,12 @@ class SQLiteLimits:
         else:
             levels, cooldown = line.spare = line.spare or (Levels(line.rates, now), Cooldown())
             levels.reshape(line.rates)
+        kept = levels.stamp, levels.levels
         levels.refill(now)
         result = act(levels, cooldown)
         if fine:
+            if set(line.rates) == {UNLIMITED}:  # Who knows no limit leaves the buckets of those who do as they are.
+                levels.stamp, levels.levels = kept
             state = _dump(levels, cooldown)
             fine = self._attempt(lambda: file.execute(_WRITE, (key, state)) and file.execute("COMMIT")) is not None
         return result, fine

@@ -60,8 +60,11 @@ def labels_of(providers: tuple[LLMProvider, ...], given: Iterable[str | None] | 
     found: list[str] = []
     for provider, name in zip(providers, names, strict=True):
         label = name or f"{provider.name}/{provider.config.model_name}"
-        same = sum(other == label or other.startswith(f"{label} #") for other in found)
-        found.append(f"{label} #{same + 1}" if same else label)
+        number, told = 1, label
+        while told in found:
+            number += 1
+            told = f"{label} #{number}"
+        found.append(told)
     return found
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..capabilities import EmbeddingRequest
-from ..exceptions import LLMProviderError
-from ..types import EmbeddingResult
+from ..exceptions import LLMProviderError, LLMProviderResponseError
+from ..pipeline import compose_whole
+from ..types import EmbeddingResult, StreamEventType
 from ..wire.errors import error_from_reply
 from .targets import OWN_TIMEOUT, Target
-from .walk import MovesOn, Walk
+from .walk import MovesOn, Try, Walk
 
 
 class EmbeddingWalk(Walk):
@@ -62,22 +64,32 @@ def _name(target: Target) -> str:
     return (target.model or "").rpartition("/")[2]
 
 
-async def embed_with(target: Target, request: EmbeddingRequest) -> EmbeddingResult:
-    """The vectors of one target, through its own verb, so that its layers are at work.
+async def embed_with(tried: Try, request: EmbeddingRequest) -> EmbeddingResult:
+    """The vectors of one target, with its layers at work.
+
+    Not through its verb, which reports failures as values: their class and what they ask for decide who is next.
 
     Raises:
-        LLMProviderError: it failed; read from the status and text of its result.
+        LLMProviderError: it failed.
     """
-    found = await target.provider.embed(
-        list(request.inputs),
-        request.encoding_format,
-        request.dimensions,
-        timeout=None if request.timeout is OWN_TIMEOUT else request.timeout,
-        extra=dict(request.extras) or None,
-    )
-    if not found.ok:
-        raise _error_of(found, target)
-    return found
+    provider: Any = tried.target.provider
+    options = {"timeout": None if request.timeout is OWN_TIMEOUT else request.timeout, "extra": dict(request.extras)}
+    own = provider._embedding_request(request.inputs, request.encoding_format, request.dimensions, options)
+    layers = [layer for layer in provider._stack.layers if getattr(layer, "embeddings", False)]
+    whole = compose_whole(layers, provider._embed_in_pieces, provider._embed)
+    life = provider._life
+    await life.begin()
+    tried.opening = False
+    try:
+        for event in await whole(own):
+            if event.type is StreamEventType.META and "embeddings" in event.data:
+                found: EmbeddingResult = event.data["embeddings"]
+                if not found.ok:
+                    raise _error_of(found, tried.target)
+                return found
+    finally:
+        await life.end()
+    raise LLMProviderResponseError("a layer kept the vectors to itself", provider=provider.name)
 
 
 def _error_of(result: EmbeddingResult, target: Target) -> LLMProviderError:

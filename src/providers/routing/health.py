@@ -35,6 +35,7 @@ class Health:
         self._turn = 0
         self._due: float | None = None  # None: closed
         self._lease: float | None = None  # until when a probe is waited for
+        self._holders = 0  # the probe, and calls that were made beside it since nobody else could answer
         self._renew()
         _all.add(self)
 
@@ -56,6 +57,12 @@ class Health:
         with self._lock:
             return 0.0 if self._due is None else max(0.0, max(self._due, self._lease or self._due) - self._clock())
 
+    def forget(self) -> None:
+        """Begin anew, closed; calls under way count no more."""
+        with self._lock:
+            self._turn += 1
+            self._failures, self._holders, self._due, self._lease = 0, 0, None, None
+
     def enter(self) -> int | None:
         """The ticket of a call that begins; `None` where the target shall not be asked now."""
         if self._due is None:
@@ -71,12 +78,16 @@ class Health:
     def force(self) -> int:
         """The ticket of a call that nobody else can answer, so that it is made in any case."""
         with self._lock:
-            if self._due is None or self._lease is not None:
+            if self._due is None:
+                return self._turn
+            if self._lease is not None:
+                self._holders += 1
                 return self._turn
             return self._probe(self._clock())
 
     def _probe(self, now: float) -> int:
         self._turn += 1
+        self._holders = 1
         self._lease = now + self._cooldown
         return self._turn
 
@@ -126,7 +137,9 @@ class Health:
             return
         with self._lock:
             if ticket == self._turn:
-                self._lease = None
+                self._holders -= 1
+                if self._holders <= 0:
+                    self._lease = None
 
     def _open(self, wait: float | None) -> None:
         # "Not above 0" is true of NaN too.

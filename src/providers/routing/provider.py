@@ -24,11 +24,11 @@ from .arguments import labels_of, owned_of, providers_of, weights_of, wrong
 from .choice import CHOICES, Choice, by_cost, by_weight, expected
 from .embedding import EmbeddingWalk, embed_with, embeds
 from .health import Health
-from .running import ABOUT, Running, about
+from .running import ABOUT, Running, about, whole_of
 from .targets import OWN_ON_UNSUPPORTED, OWN_TIMEOUT, FallbackBuilder, Target
 from .walk import MovesOn, Walk
 
-_USAGE: Final = StreamEventType.USAGE
+_TOKEN: Final = StreamEventType.TOKEN
 _MOST_KEPT: Final = 8
 
 
@@ -63,7 +63,7 @@ class FallbackProvider(LLMProvider):
         rng: draws by weight.
         config: an `LLMConfig`, or a name for `model_name`, which is only shown: the targets' labels where left out.
             What is given there goes before the targets' own. Left to them is what equals a default: `api_type`,
-            `timeout`, `on_unsupported`, the default temperature.
+            `timeout`, `on_unsupported`, the default temperature; and `api_type="auto"` of a call.
         options: as in `LLMProvider`.
 
     Raises:
@@ -119,7 +119,7 @@ class FallbackProvider(LLMProvider):
         self._overflowed: dict[int, tuple[Messages, frozenset[str]]] = {}
         if any(map(embeds, self._targets)) and not isinstance(self, Embeddings):
             # Powers are asked for by isinstance, and this one comes with the targets.
-            self.__class__ = EmbeddingFallback
+            self.__class__ = _with_embeddings(type(self))
         super().__init__(config, **options)
         self._open_to_targets(options)
 
@@ -147,9 +147,11 @@ class FallbackProvider(LLMProvider):
         self._leave_open()
 
     def _leave_open(self) -> None:
-        # The flags of a call are heard where a target has a response cache, too.
-        cached = self._cached or any(target.provider._cached for target in self._targets)
-        self._builder = FallbackBuilder(self.name, self.config, cached=cached)
+        self._builder = FallbackBuilder(self.name, self.config, self._caches)
+
+    def _caches(self) -> bool:
+        """Whether the flags of a call are heard: where a target has a response cache, too."""
+        return self._cached or any(target.caches for target in self._targets)
 
     # --- calls ------------------------------------------------------------------------------------------------------
 
@@ -159,17 +161,8 @@ class FallbackProvider(LLMProvider):
         token = take_retries()
         try:
             while (tried := walk.next()) is not None:
-                calls = tried.target.provider._calls
-                life = calls._life
                 try:
-                    if not life.count():
-                        await life.begin()
-                    tried.opening = False
-                    try:
-                        events = await calls._whole(tried.request)
-                    finally:
-                        if life.discount():
-                            await life.settle()
+                    events = await whole_of(tried)
                     tried.up()
                     return [about(tried, walk.attempts), *events]
                 except LLMProviderError as error:
@@ -178,7 +171,7 @@ class FallbackProvider(LLMProvider):
                 except AssertionError:
                     raise
                 except Exception as error:
-                    bug = calls._bug(error)
+                    bug = tried.target.provider._calls._bug(error)
                     bug.__cause__ = error
                     if not walk.fail(tried, bug):
                         raise bug from error
@@ -210,8 +203,8 @@ class FallbackProvider(LLMProvider):
                         shown = shown or event.type not in ABOUT
                         yield event
                     async for event in running.events:
-                        if event.type is _USAGE:
-                            running.usage = event.data
+                        if event.type is not _TOKEN:
+                            running.see(event)
                         yield event
                     tried.up()
                     return
@@ -279,6 +272,14 @@ class FallbackProvider(LLMProvider):
             if len(failed) == len(self._targets) or not isinstance(error, LLMProviderError):
                 raise error
             target.warn("warm", f"{self.name}: {target.label} could not be got ready: {error}")
+
+    async def reload(self, **changes: Any) -> None:
+        """Read the settings anew, those of the targets that belong to this provider too. All are asked again then: a key
+        that was refused may be another one now. The changes are this provider's own."""
+        await super().reload(**changes)
+        await self._each_owned("reload")
+        for target in self._targets:
+            target.health.forget()
 
     async def shut(self) -> None:
         """Put the targets that belong to this provider to rest, or close them where it was closed."""
@@ -363,17 +364,34 @@ class EmbeddingFallback(Embeddings, FallbackProvider):
         token = take_retries()
         try:
             while (tried := walk.next()) is not None:
-                tried.opening = False
                 try:
-                    found = await embed_with(tried.target, request)
+                    found = await embed_with(tried, request)
                     tried.up()
                     return found
                 except LLMProviderError as error:
                     if not walk.fail(tried, error):
                         raise
+                except AssertionError:
+                    raise
+                except Exception as error:
+                    bug = tried.target.provider._calls._bug(error)
+                    bug.__cause__ = error
+                    if not walk.fail(tried, bug):
+                        raise bug from error
                 finally:
                     tried.end()
             raise walk.end()
         finally:
             return_retries(token)
             walk.forget()
+
+
+_embedding: Final[dict[type[FallbackProvider], type[FallbackProvider]]] = {FallbackProvider: EmbeddingFallback}
+
+
+def _with_embeddings(cls: type[FallbackProvider]) -> type[FallbackProvider]:
+    """A class of fallbacks, a user's own too, with the power to make embeddings."""
+    if cls not in _embedding:
+        names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+        _embedding.setdefault(cls, type(cls.__name__, (cls, EmbeddingFallback), names))
+    return _embedding[cls]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ..exceptions import LLMProviderError
@@ -18,11 +19,12 @@ _USAGE: Final = StreamEventType.USAGE
 class Running:
     """A stream of one target: begun under taken retries, and closed whatever happens."""
 
-    __slots__ = ("_life", "_tried", "events", "usage")
+    __slots__ = ("_life", "_priced", "_tried", "events", "usage")
 
     def __init__(self, tried: Try) -> None:
         self._tried = tried
         self._life: Any = None
+        self._priced: Any = None
         self.events: Any = None
         self.usage: Usage | None = None
 
@@ -37,16 +39,23 @@ class Running:
                 await calls._life.begin()
             self._life = calls._life
             tried.opening = False
+            self._priced = calls._priced
             self.events = calls._handler(tried.request)
             async for event in self.events:
                 held.append(event)
-                if event.type is _USAGE:
-                    self.usage = event.data
+                self.see(event)
                 if event.type not in ABOUT:
                     break
         finally:
             return_retries(token)
         return held
+
+    def see(self, event: StreamEvent) -> None:
+        """Note what an event says of the usage, at the target's own prices; to be shown all but the tokens."""
+        if event.type is _USAGE:
+            self.usage = event.data
+        if self._priced is not None:
+            self._priced.see(self._tried.request, event)
 
     def read(self, error: Exception) -> LLMProviderError:
         """The error as one of ours, with what the stream had said of its usage."""
@@ -55,6 +64,8 @@ class Running:
             ours.__cause__ = error
         if ours.usage is None:
             ours.usage = self.usage
+        if self._priced is not None:
+            self._priced.fail(self._tried.request, ours)
         return ours
 
     async def end(self) -> None:
@@ -65,6 +76,22 @@ class Running:
         finally:
             if self._life is not None and self._life.discount():
                 await self._life.settle()
+
+
+async def whole_of(tried: Try) -> Sequence[StreamEvent]:
+    """A target's whole answer, at its own prices: those that are its outermost layer stand in its `Calls`."""
+    calls = tried.target.provider._calls
+    life, priced = calls._life, calls._priced
+    if not life.count():
+        await life.begin()
+    tried.opening = False
+    try:
+        if priced is None:
+            return await calls._whole(tried.request)
+        return await priced.whole(tried.request, calls._whole)
+    finally:
+        if life.discount():
+            await life.settle()
 
 
 def about(tried: Try, attempts: list[dict[str, Any]], broken: dict[str, Any] | None = None) -> StreamEvent:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from ..base import LLMProvider
 from ..costs import cost_of
@@ -13,7 +14,7 @@ from ..layers.models import Models
 from ..notices import warn
 from ..profiles import ModelProfile
 from ..request_builder import RequestBuilder
-from ..types import APIType, Request, Usage
+from ..types import APIType, LLMConfig, Request, Usage
 from ..types.config import OnUnsupported, is_default
 from .health import Health
 
@@ -31,7 +32,21 @@ class FromTalk(str):
 
 
 class FallbackBuilder(RequestBuilder):
-    """Builds the requests of a fallback: what nobody gave stays open for each target to fill in."""
+    """Builds the requests of a fallback: what nobody gave stays open for each target to fill in.
+
+    Args:
+        provider: the fallback's name.
+        config: its configuration.
+        caches: whether a response cache stands around it or a target now; targets change with `reload`.
+    """
+
+    def __init__(self, provider: str, config: LLMConfig, caches: Callable[[], bool]) -> None:
+        super().__init__(provider, config)
+        self._caches = caches
+
+    def _build_with(self, messages: Any, system: str | None, options: dict[str, Any], stream: bool) -> Request:
+        self._cached = self._caches()
+        return super()._build_with(messages, system, options, stream)
 
     def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
         found = super()._pick_system(call, config, conversation)
@@ -143,6 +158,12 @@ class Target:
     def powers(self) -> frozenset[str]:
         """What it can do with a request beyond text."""
         return self.provider.capabilities if self.mixed else self.provider.understands
+
+    @property
+    def caches(self) -> bool:
+        """Whether a response cache stands around it, or around a target of it."""
+        found: bool = self.provider._caches() if self.mixed else self.provider._cached  # type: ignore[attr-defined]
+        return found
 
     def warn(self, kind: str, message: str) -> None:
         """Warn the first time that something of a kind happens."""

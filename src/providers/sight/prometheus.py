@@ -101,7 +101,8 @@ class Metrics:
         labels = (record.provider, record.model)
         if labels not in self._models:
             with self._lock:
-                if len(self._models) >= _MOST_MODELS:
+                # Not where another thread has added it meanwhile: a call ends under the label that it began with.
+                if labels not in self._models and len(self._models) >= _MOST_MODELS:
                     return record.provider, "other"
                 self._models.add(labels)
         return labels

@@ -17,6 +17,7 @@ from ..exceptions import (
 )
 from ..pipeline import Assembler
 from ..types import LLMResponse, Request, StreamEvent, StreamEventType, Usage
+from ..wire.redaction import shorten
 from .secrets import masked, redacted
 
 _META: Final = StreamEventType.META
@@ -75,7 +76,7 @@ class CallRecord:
         self.provider = provider
         self.server = server
         self.request: Any = request
-        self.model = masked(str(request.model))
+        self.model = _word(str(request.model)) or ""
         chat = getattr(request, "inputs", None) is None
         self.operation = "chat" if chat else "embeddings"
         self.stream = request.stream
@@ -102,13 +103,25 @@ class CallRecord:
         """Note what an event says."""
         kind = event.type
         if kind is _META:
-            self._facts = {**self._facts, **event.data}
+            self._note(event.data)
         elif kind is _USAGE:
             self._last = event.data
         elif self.first is None:
             self.first = perf_counter() - self._since
         if self._assembler is not None:
             self._assembler.feed(event)
+
+    def _note(self, data: dict[str, Any]) -> None:
+        known = self._facts
+        if "restarted" in data:
+            # Another backend answers anew; what the first one used stands among the attempts.
+            self._last = None
+            known = {name: known[name] for name in ("attempts",) if name in known}
+        self._facts = {**known, **data}
+        before, more = known.get("attempts"), data.get("attempts")
+        if isinstance(before, list) and isinstance(more, list):
+            # Each layer tells of those that it has seen: `retry` of its own, a fallback of those of its last walk.
+            self._facts["attempts"] = [*before, *more]
 
     @property
     def curious(self) -> bool:
@@ -135,7 +148,8 @@ class CallRecord:
         elif error is not None:
             self.error, self.outcome = error, type(error).__name__
             if isinstance(error, LLMProviderError):
-                failed = error.failed_attempts or failed
+                # Those that the stream has told of already are the same objects.
+                failed = [*failed, *(item for item in error.failed_attempts or () if _is_new(item, failed))]
                 last = last or usage_of_error(error)
         self.failed = [item for item in failed if item.get("error")]
         if self._assembler is not None:
@@ -212,7 +226,7 @@ def trouble_of(error: BaseException | None, content: bool) -> str:
     if error is None:
         return ""
     if content or (isinstance(error, LLMProviderError) and not isinstance(error, _QUOTING)):
-        return redacted(str(error))[:_MOST_TEXT]
+        return _line(redacted(str(error)))
     told = [type(error).__name__]
     for name, value in (
         ("status", getattr(error, "status_code", None)),
@@ -225,8 +239,17 @@ def trouble_of(error: BaseException | None, content: bool) -> str:
 
 
 def _word(value: Any) -> str | None:
-    """A word of the backend's, fit to be shown."""
-    return masked(value)[:_MOST_TEXT] if isinstance(value, str) and value else None
+    """A word of the backend's, fit to be shown: in one line, so that none can write a line of a log by itself."""
+    return _line(masked(value)) if isinstance(value, str) and value else None
+
+
+def _line(text: str) -> str:
+    text = text[:_MOST_TEXT]
+    return text if text.isprintable() else shorten(text, _MOST_TEXT)
+
+
+def _is_new(item: dict[str, Any], known: list[dict[str, Any]]) -> bool:
+    return not any(item is one for one in known)
 
 
 def _figures(usage: Usage) -> tuple[Any, Any]:

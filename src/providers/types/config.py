@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
 from ..exceptions import LLMProviderConfigurationError, UnknownOptionError
+from ..notices import warn
 from .checks import Check, Dict, Number, OneOf, StopSequences, Text, check_fields
 
 OnUnsupported = Literal["error", "warn", "drop"]
@@ -264,7 +266,19 @@ class GenerationConfig:
             extra = {}
         check_fields({"extra": extra}, CHECKS, "config")
         folded = {key: item for key, item in value.items() if key not in _GENERATION_FIELDS}
+        for key in folded:
+            if near := _nearly(str(key)):
+                warn(f"config: {key!r} goes to the backend as it is; did you mean {near!r}?")
         return cls(**known, extra={**folded, **extra})
+
+
+@lru_cache(maxsize=256)
+def _nearly(key: str) -> str | None:
+    """The field that a key is a misspelling of, most likely."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(key, _GENERATION_FIELDS, n=1, cutoff=0.9)
+    return near[0] if near else None
 
 
 _OVERLAID: Final = ("temperature", "top_p", "max_tokens", "seed")

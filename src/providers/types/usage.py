@@ -56,11 +56,13 @@ class _Priceable:
         if name not in _COSTS or pricing is None:
             # Another thread may have put it there in this moment; else the usual error.
             return object.__getattribute__(self, name)
-        costs = pricing(self)
-        for known, cost in zip(_COSTS, costs, strict=True):
-            setattr(self, known, cost)
+        for known, cost in zip(_COSTS, pricing(self), strict=True):
+            try:
+                object.__getattribute__(self, known)  # one that somebody has put there meanwhile stays
+            except AttributeError:
+                setattr(self, known, cost)
         self._pricing = None
-        return costs[_COSTS.index(name)]
+        return object.__getattribute__(self, name)
 
 
 @dataclass(slots=True)

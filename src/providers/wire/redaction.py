@@ -12,7 +12,7 @@ _WORD = r"(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
 _SIGN_IN = rf"(?i)\b(bearer|basic)\s+{_WORD}"
 _QUERY = r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|sig|signature|code)=)[^&\s\"'<>]+"
 _FIELD = rf"(?i)(\b(?:api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret)[\"']?\s*[=:]\s*[\"']?){_WORD}"
-_PASSWORD = r"(://[^/\s:@]*:)[^/\s@]+@"
+_PASSWORD = r"(://[^/\s:@]*:)[^/\s]+@"  # up to the last @: not everybody writes one in a password as %40
 _CONTROL = r"[\x00-\x1f\x7f-\x9f]+"
 
 

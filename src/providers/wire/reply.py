@@ -69,7 +69,8 @@ def headroom_of(headers: Mapping[str, str]) -> Headroom:
         if "remaining" not in word or "ratelimit" not in word.replace("-limit", "limit"):
             continue
         kind = "requests" if "request" in word else "tokens" if "token" in word else None
-        if kind is not None and value.strip().isdecimal():
+        # One of thousands of digits, which Python refuses to read, is no figure.
+        if kind is not None and len(value) < 20 and value.strip().isdecimal():
             left[kind] = min(int(value), left.get(kind, int(value)))
     return Headroom(left.get("requests"), left.get("tokens"))
 

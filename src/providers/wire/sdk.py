@@ -258,7 +258,9 @@ class SdkTransport(ABC):
         loop = asyncio.get_running_loop()
         found = self._clients.get(loop)
         if found is None or found.ended:
-            for other in [other for other, client in tuple(self._clients.items()) if client.ended]:
+            # A loop that was closed without the end of its generators has told nobody.
+            gone = [other for other, client in tuple(self._clients.items()) if client.ended or other.is_closed()]
+            for other in gone:
                 self._clients.pop(other, None)
             if not self._closed:
                 found = self._clients[loop] = _LoopClient(loop, self.make(), self.end)

@@ -90,3 +90,13 @@ async def test_a_warning_that_is_an_error_costs_no_answer() -> None:
         warnings.simplefilter("error")
         caller = Caller(Backend(wait=0), ResponseCache(Broken(), "acme"))  # type: ignore[arg-type]
         assert (await caller(ask())).content == "one two 1"
+
+
+async def test_a_store_that_is_left_alone_for_a_while_is_closed_all_the_same() -> None:
+    store = Broken(wait=0.05, word="none")
+    layer = ResponseCache(store, "acme", patience=0.01)  # type: ignore[arg-type]
+    with pytest.warns(UserWarning, match="does not answer"):
+        await Caller(Backend(wait=0), layer)(ask())
+    asked, store.wait = store.asked, 0.0
+    await layer.close()
+    assert store.asked == asked + 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import math
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from providers import LLMProviderRateLimitError
+from providers.headroom import Headroom
 from providers.resilience.concurrency import Concurrency
 from providers.resilience.cooldown import Cooldown
 from providers.resilience.limiter import Limiter, LocalLimits
+from providers.testing import ScriptedProvider
 
 Virtually = Callable[[Any], Any]
 
@@ -231,3 +235,55 @@ def test_cancelled_calls_give_their_place_back(virtually: Virtually) -> None:
             assert bound.under_way == 0
 
     virtually(main)
+
+
+def test_a_place_that_a_closed_loop_was_given_comes_back_once() -> None:
+    """First when the loop is found closed, then when its waiter is thrown away."""
+    bound = Concurrency(1, 1)
+
+    async def wait() -> None:
+        async with bound.call():
+            pass
+
+    other = asyncio.new_event_loop()
+    waiter = other.create_task(wait())
+    waiter._log_destroy_pending = False  # type: ignore[attr-defined]
+
+    async def main() -> None:
+        async with bound.call():
+            await asyncio.to_thread(other.run_until_complete, asyncio.sleep(0.01))
+            other.close()
+
+    asyncio.run(main())
+    assert bound.under_way == 0
+    del waiter
+    gc.collect()
+    assert bound.under_way == 0
+
+
+@pytest.mark.parametrize(
+    "error", [LLMProviderRateLimitError("slow down"), LLMProviderRateLimitError("", retry_after=0)]
+)
+def test_who_would_not_wait_begins_no_cooldown_that_nobody_asked_for(
+    error: LLMProviderRateLimitError, virtually: Virtually
+) -> None:
+    async def main() -> list[float]:
+        provider = ScriptedProvider([error] * 9, "m", requests_per_minute=60_000)
+        since = asyncio.get_running_loop().time()
+        for _ in range(3):
+            with pytest.raises(LLMProviderRateLimitError):
+                await provider.execute("hi", attempts=3, backoff=0)
+        await provider.close()
+        return [asyncio.get_running_loop().time() - since]
+
+    assert virtually(main)[0] < 0.1
+
+
+def test_what_was_said_to_be_left_does_not_hold_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Concurrency(8, 8)
+    bound.hear(Headroom(requests=0))
+    bound.hear(Headroom())
+    assert bound.bound == 1
+    since = time.monotonic()
+    monkeypatch.setattr("providers.resilience.concurrency.monotonic", lambda: since + 61)
+    assert bound.bound == 8

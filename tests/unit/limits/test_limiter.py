@@ -212,3 +212,29 @@ def test_limiters_that_know_other_limits_share_the_cooldown(virtually: Virtually
             assert clock() < 6
 
     virtually(main)
+
+
+def test_who_knows_no_limit_takes_none_away_from_those_who_do(virtually: Virtually) -> None:
+    """Of two with one key, where that was told to wait once."""
+
+    async def main() -> tuple[int, int]:
+        store, let_in = LocalLimits(asyncio.get_running_loop().time), [0, 0]
+        known = Limiter(requests_per_minute=600, model="m", store=store)
+        free = Limiter(model="m", store=store)
+        store.cool(known.key, known.rates, 0, 0.01)
+
+        async def call(limiter: Limiter, at: int) -> None:
+            while True:
+                async with limiter.limit():
+                    let_in[at] += 1
+                await asyncio.sleep(0.01)
+
+        tasks = [asyncio.create_task(call(*one)) for one in [(known, 0)] * 5 + [(free, 1)]]
+        await asyncio.sleep(60)
+        for task in tasks:
+            task.cancel()
+        return let_in[0], let_in[1]
+
+    limited, unlimited = virtually(main)
+    assert 500 < limited <= 600
+    assert unlimited > 500

@@ -327,3 +327,29 @@ if pid:
 def test_both_stores_are_limit_stores(store: SQLiteLimits) -> None:
     found: LimitStore = store
     assert found is store
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["one process", "two"])
+async def test_who_knows_no_limit_takes_none_away_from_those_who_do(same: bool, tmp_path: Path) -> None:
+    """In one process and in another one, which a second store stands for."""
+    known = SQLiteLimits(tmp_path / "limits.sqlite")
+    other = known if same else SQLiteLimits(tmp_path / "limits.sqlite")
+    limited = Limiter(requests_per_minute=600, model="m", store=known)
+    free, let_in = Limiter(model="m", store=other), [0, 0]
+
+    async def call(limiter: Limiter, at: int) -> None:
+        while True:
+            async with limiter.limit():
+                let_in[at] += 1
+            await asyncio.sleep(0.005)
+
+    tasks = [asyncio.create_task(call(*one)) for one in [(limited, 0)] * 3 + [(free, 1)]]
+    await asyncio.sleep(1.5)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    known.close()
+    other.close()
+    # 24 at once, and one each tenth of a second.
+    assert 30 <= let_in[0] <= 42
+    assert let_in[1] > 5

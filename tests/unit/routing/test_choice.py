@@ -134,6 +134,8 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], said: str) -> None
 
 
 async def test_equal_targets_have_names_of_their_own() -> None:
+    names = [target.label for target in FallbackProvider([EchoProvider()] * 3, labels=["a #2", "a", "a"])._targets]
+    assert len(set(names)) == 3, "what did not fit one of them is held against it by its name"
     fallback = FallbackProvider([EchoProvider(), EchoProvider(), EchoProvider("x")], labels=[None, None, "mine"])
     assert [target["target"] for target in fallback.get_model_info()["targets"]] == [
         "echo/echo",

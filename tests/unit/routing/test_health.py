@@ -29,6 +29,7 @@ class Breaker(RuleBasedStateMachine):
         self.due = 0.0
         self.age = 0  # of the state: calls of an older one count no more
         self.probe: float | None = None  # until when it is waited for
+        self.holders = 0  # calls under way with its ticket
         self.calls: list[tuple[int, int]] = []  # ticket, age of the state that it began in
 
     @initialize()
@@ -43,7 +44,7 @@ class Breaker(RuleBasedStateMachine):
 
     def starts_probe(self) -> None:
         self.age += 1
-        self.probe = self.clock.now + COOLDOWN
+        self.probe, self.holders = self.clock.now + COOLDOWN, 1
 
     def opens(self, wait: float | None) -> None:
         self.state, self.failures, self.probe = "open", 0, None
@@ -64,6 +65,8 @@ class Breaker(RuleBasedStateMachine):
     def force(self) -> None:
         if self.state == "open" and self.probe is None:
             self.starts_probe()
+        elif self.state == "open":
+            self.holders += 1
         self.calls.append((self.health.force(), self.age))
 
     @precondition(lambda self: self.calls)
@@ -81,8 +84,9 @@ class Breaker(RuleBasedStateMachine):
             self.state, self.failures, self.probe = "closed", 0, None
         elif how == "begun" and self.state == "open":
             self.state, self.failures, self.probe = "closed", MOST - 1, None
-        elif how == "left":
-            self.probe = None
+        elif how == "left" and self.state == "open":
+            self.holders -= 1
+            self.probe = self.probe if self.holders else None
         elif how == "rest":
             self.opens(wait)
         elif how == "down":
@@ -164,3 +168,19 @@ def test_calls_that_fail_together_are_one_outage_of_the_state_that_they_began_in
     assert health.state == "half-open"
     health.up(probe)
     assert health.state == "closed"
+
+
+def test_a_call_made_beside_the_probe_does_not_make_way_for_another_one() -> None:
+    """Where nobody else could answer it has the probe's ticket; when it is cancelled the probe is still under way."""
+    clock = Clock()
+    health = Health(1, 10.0, clock)
+    health.down(health.force())
+    clock.now += 10
+    probe = health.enter()
+    assert probe is not None
+    beside = health.force()
+    assert beside == probe
+    health.left(beside)
+    assert health.enter() is None
+    health.left(probe)
+    assert health.enter() is not None

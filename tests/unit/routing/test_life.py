@@ -15,15 +15,18 @@ from providers import (
     LLMProviderAuthenticationError,
     LLMProviderServerError,
     LLMProviderUnsupportedOperationError,
+    LLMResponse,
     MemoryCache,
     ProviderClosedError,
     ResponseCache,
     Usage,
+    create_llm_provider,
 )
 from providers.layers import retry
 from providers.routing import FallbackProvider
 from providers.routing.targets import OWN_TIMEOUT
 from providers.testing import EchoProvider, LoopbackServer, ProviderConformance, Reply, ScriptedProvider
+from providers.testing.server import RecordedRequest
 
 from .backend import OUTAGE, PATH, ask, either
 from .conftest import Make
@@ -219,6 +222,23 @@ async def test_a_cache_around_it_or_around_a_target_is_heard(
     assert [str(warning.message) for warning in recwarn] == []
 
 
+async def test_the_flags_of_a_call_are_heard_where_a_cache_stands_further_in_or_came_later(recwarn: Any) -> None:
+    further_in = ScriptedProvider(["once"], cache_backend="memory")
+    later = ScriptedProvider(["once"])
+    for fallback in (FallbackProvider([FallbackProvider([further_in])]), FallbackProvider([later])):
+        if fallback.targets[0] is later:
+            await later.reload(cache_backend="memory")
+        for hit in (False, True):
+            response = await ask(fallback, cache_response=True)
+            assert response.metadata["cache"]["hit"] is hit
+        await fallback.close()
+    for target in (further_in, later):
+        await target.close()
+    assert [str(warning.message) for warning in recwarn] == []
+    with pytest.warns(UserWarning, match="no response cache"):
+        await ask(FallbackProvider([EchoProvider()]), cache_response=True)
+
+
 # --- embeddings
 
 
@@ -261,3 +281,32 @@ async def test_vectors_over_real_connections(one: LoopbackServer, two: LoopbackS
     result = await fallback.embed("text")
     assert (result.embedding, result.usage.input_tokens) == ([0.5], 2)
     assert (one.count(), two.count()) == (1, 1)
+
+
+async def test_a_reload_reaches_the_targets_that_belong_to_it(
+    house: Any, monkeypatch: pytest.MonkeyPatch, one: LoopbackServer
+) -> None:
+    """Issue: live settings. A rotated key counts for the next call, also where the old one made the target rest."""
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{one.url}/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-old")
+
+    def answer(request: RecordedRequest) -> Reply:
+        if request.headers["authorization"] == "Bearer sk-old":
+            return Reply.json({"error": {"message": "no", "code": "invalid_api_key"}}, status=401)
+        return Reply.json({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})
+
+    one.script("*", answer, repeat=True)
+    async with create_llm_provider("fallback", targets=["openai/m"], max_retries=0) as provider:
+        with pytest.warns(UserWarning, match="openai/m"), pytest.raises(LLMProviderAuthenticationError):
+            await provider.execute("Hi")
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-new")
+        await provider.reload()
+        response = await provider.execute("Hi")
+    assert isinstance(response, LLMResponse)
+    assert response.content == "Hello"
+    assert one.requests[-1].headers["authorization"] == "Bearer sk-new"
+    own = ScriptedProvider("a", model_name="m")
+    before = own.settings
+    async with FallbackProvider([own]) as provider:
+        await provider.reload()
+    assert own.settings is before, "what was handed in is its owner's to reload"

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from providers import LLMProviderServerError, StreamEvent, Usage
+from providers import LLMProviderConnectionError, LLMProviderError, LLMProviderServerError, StreamEvent, Usage
 from providers.caches.memory import MemoryCache
 from providers.layers import retry
 from providers.layers.cache import ResponseCache
 from providers.layers.observe import Observe, attempt
 from providers.layers.pricing import priced
 from providers.sight import logs
+from providers.testing import ScriptedProvider
 
 pytestmark = pytest.mark.asyncio
 
@@ -105,3 +106,18 @@ async def test_no_field_hides_one_of_the_logs_own(sight: Any, calls_log: Any) ->
     [record] = calls_log.records
     text = logging.Formatter("%(levelname)s %(provider)s %(duration).1f %(outcome)s").format(record)
     assert text == f"INFO scripted {record.duration:.1f} ok"
+
+
+async def test_no_backend_writes_a_line_of_its_own(sight: Any, calls_log: Any) -> None:
+    forged = "x\nERROR root: all is lost\x1b[2J"
+    for error in (
+        LLMProviderServerError("down", code=forged, request_id=forged),
+        LLMProviderConnectionError(forged),
+    ):
+        with pytest.raises(LLMProviderError):
+            await ScriptedProvider([error], forged, layers=sight.layers(), max_retries=0).execute("x")
+    assert len(calls_log.records) == 2
+    for record in calls_log.records:
+        assert record.getMessage().isprintable()
+        assert record.error_text.isprintable()
+        assert record.model == "x ERROR root: all is lost [2J"

@@ -104,3 +104,10 @@ def test_many_threads_may_look_at_once() -> None:
         for thread in threads:
             thread.join()
         assert seen == [3.0] * 4
+
+
+def test_a_cost_that_somebody_puts_there_stays() -> None:
+    usage = Usage(3, 1)
+    usage.price_with(lambda _: (1.0, 2.0, 3.0))
+    usage.total_cost = 9.0
+    assert (usage.input_cost, usage.output_cost, usage.total_cost) == (1.0, 2.0, 9.0)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from providers import exceptions as e
 from providers.wire import error_from_event, error_from_reply, redact
+from providers.wire.reply import headroom_of
 
 CANARY = "sk-canary-0123456789"
 
@@ -272,3 +273,17 @@ def test_no_body_can_break_the_reader(status: int, body: Any) -> None:
     assert len(error.message) <= 500
     if isinstance(body, dict):
         assert isinstance(error_from_event(body, provider="test"), e.LLMProviderError)
+
+
+def test_a_password_with_an_at_sign_is_masked_whole() -> None:
+    assert redact("redis://me:pa@ss@host:1/0 and b@c") == "redis://me:***@host:1/0 and b@c"
+    assert redact("http://host:80/a@b") == "http://host:80/a@b"
+
+
+def test_what_is_left_of_a_limit() -> None:
+    told = {"X-RateLimit-Remaining-Requests": "7", "x-acme-ratelimit-requests-remaining": "3"}
+    assert headroom_of({**told, "x-ratelimit-remaining-tokens": " 9 "}) == (3, 9)
+    assert headroom_of({"x-ratelimit-remaining-requests": "9" * 5000, "x-ratelimit-remaining-tokens": "-1"}) == (
+        None,
+        None,
+    )

@@ -300,6 +300,23 @@ def test_each_loop_has_a_client_that_ends_with_it(server: LoopbackServer, small:
     asyncio.run(small.close())
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_clients_of_loops_that_were_closed_without_a_word_are_let_go(
+    server: LoopbackServer, small: SmallTransport
+) -> None:
+    """`loop.close()` alone ends no generator: whoever makes a loop for each job must not keep all their sockets."""
+    server.script("/x", Reply.json({}), repeat=True)
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(small.post("/x", {}, 20))
+        loop.close()
+    assert len(small._clients) == 1
+    asyncio.run(small.close())
+    assert not small._clients
+    small.made.clear()
+    gc.collect()
+
+
 async def test_closing_reaches_a_loop_in_another_thread(server: LoopbackServer, small: SmallTransport) -> None:
     server.script("/x", Reply.json({}))
     called, end = threading.Event(), threading.Event()

@@ -64,10 +64,9 @@ local function cool(seen, asked)
   if seen == generation then
     generation, streak = generation + 1, streak + 1
     if asked <= 0 then pause = FIRST * 2 ^ math.min(streak - 1, 30) end
-  elseif asked <= 0 then
-    return
   end
-  till, since = math.max(last, now + math.min(pause, LONGEST)), now
+  -- A call of an older generation only passes on what the backend asked for; the buckets are drained all the same.
+  if pause > 0 then till, since = math.max(last, now + math.min(pause, LONGEST)), now end
   local left = remaining()
   for at, rate in ipairs(rates) do
     if rate[1] ~= UNLIMITED then levels[at] = math.min(levels[at], math.min(1, rate[1]) - rate[2] * left) end

@@ -238,7 +238,9 @@ class QdrantCache(ThreadedStore):
 
     def _later(self, work: Callable[..., None], *args: Any) -> None:
         """Work that nobody waits for: the answer is on its way."""
-        executor = (self._lanes[0] if self._lanes else self)._executor
+        # The first thread that is there: some may never have had anything to do.
+        there = (store._executor for store in self._lanes or [self])
+        executor = next((found for found in there if found is not None), None)
         if executor is not None:
             # It is shut down where the store is closed in this moment.
             with suppress(RuntimeError):

@@ -58,6 +58,7 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
 
     settings: OpenAISettings
     _plans: dict[str, Plan]
+    _moved = False  # whether `use_responses_api` has put RESPONSES in the place of CHAT_COMPLETION
 
     def __init__(
         self,
@@ -73,8 +74,15 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
 
     def _settle(self) -> None:
         super()._settle()
-        if self.settings.use_responses_api and self.config.api_type is _CHAT:
+        wanted, api = self.settings.use_responses_api, self.config.api_type
+        if wanted and api is _CHAT:
+            self._moved = True
             self.update_config(api_type=_RESPONSES)
+        elif self._moved and not wanted:
+            # The setting has moved it there, and was taken back; what somebody named since stays.
+            self._moved = False
+            if api is _RESPONSES:
+                self.update_config(api_type=_CHAT)
 
     def headers(self) -> dict[str, str]:
         """Who calls, for whom, and who pays."""
