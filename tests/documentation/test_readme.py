@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from llm_provider_pusher import PusherSettings
 from providers import LLMProvider, ProviderSettings, register_provider, unregister_provider
 from providers.layer_settings import LayerSettings
 from providers.settings import all_variables, facts_of
@@ -34,7 +35,7 @@ MARKDOWN = sorted(
 )
 PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))
 # Their snippets run where the engines and servers are, in the tests of each.
-ELSEWHERE = {"transformers", "vllm", "mlx", "cache-pg-redis", "cache-qdrant"}
+ELSEWHERE = {"transformers", "vllm", "mlx", "cache-pg-redis", "cache-qdrant", "pusher"}
 LIGHT = [plugin for plugin in PLUGINS if plugin.name not in ELSEWHERE]
 READMES = [
     ROOT / "README.md",
@@ -208,7 +209,9 @@ def house_variables() -> set[str]:
 
 
 def variables_of(folder: Path) -> set[str]:
-    """Every variable that the settings of a plugin's providers read."""
+    """Every variable that the settings of a plugin's providers read, or of what else it brings."""
+    if folder.name == "pusher":
+        return set(all_variables(PusherSettings))
     return {variable for name in entries_of(folder) for variable in all_variables(provider_of(name).Settings)}
 
 

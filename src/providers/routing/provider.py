@@ -274,8 +274,8 @@ class FallbackProvider(LLMProvider):
             target.warn("warm", f"{self.name}: {target.label} could not be got ready: {error}")
 
     async def reload(self, **changes: Any) -> None:
-        """Read the settings anew, those of the targets that belong to this provider too. All are asked again then: a key
-        that was refused may be another one now. The changes are this provider's own."""
+        """Read the settings anew, those of the targets that belong to this provider too. All are asked again then: a
+        key that was refused may be another one now. The changes are this provider's own."""
         await super().reload(**changes)
         await self._each_owned("reload")
         for target in self._targets:
