@@ -13,7 +13,7 @@ from .exceptions import LLMProviderConfigurationError
 from .layer_settings import NAMES, LayerSettings
 from .layers.limit import LimitLayer
 from .layers.pricing import priced
-from .layers.retry import retry
+from .layers.retrying import retry
 from .pipeline import Layer, bound_layers
 from .profiles import ProfileTable
 from .resilience.concurrency import Concurrency

@@ -168,7 +168,7 @@ def test_the_words_stand_in_a_row_without_a_circle(path: Path) -> None:
         ("base.py", "from providers import create_llm_provider"),
         ("base.py", "from importlib import import_module\nimport_module('providers.factory')"),
         ("types/usage.py", "from ..pipeline import fold"),
-        ("layers/retry.py", "from ..base import LLMProvider"),
+        ("layers/retrying.py", "from ..base import LLMProvider"),
         ("resilience/retry.py", "from ..pipeline import fold"),
         ("wire/http.py", "from ..types import Usage"),
         ("factory.py", "from .clients import Client"),

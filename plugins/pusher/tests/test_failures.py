@@ -55,7 +55,7 @@ async def test_an_outage_never_fails_the_answer(make: Make, pusher: Pusher, repl
             response = await streamer.consume(spoken("a", "b", done("ab")))
         assert response.content == "ab"
         assert len(caught) == 1
-    assert caught[0].filename == __file__
+        assert caught[0].filename == __file__
         assert tasks_left() == []
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -1,5 +1,5 @@
 """Layers around a call, all of one shape: `(request, inner) -> events`."""
 
-from .retry import retry
+from .retrying import retry
 
 __all__ = ["retry"]

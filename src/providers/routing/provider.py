@@ -14,7 +14,7 @@ from ..exceptions import (
     LLMProviderContentFilterError,
     LLMProviderError,
 )
-from ..layers.retry import retry
+from ..layers.retrying import retry
 from ..profiles import estimate_tokens
 from ..resilience import return_retries, take_retries
 from ..types import APIType, EmbeddingResult, LLMConfig, Messages, Request, StreamEvent, StreamEventType

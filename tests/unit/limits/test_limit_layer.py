@@ -23,7 +23,7 @@ from providers import (
     Usage,
 )
 from providers.layers.limit import LimitLayer
-from providers.layers.retry import retry
+from providers.layers.retrying import retry
 from providers.pipeline import collecting, compose, compose_whole
 from providers.profiles import ModelProfile, ProfileTable
 from providers.resilience.concurrency import Concurrency
