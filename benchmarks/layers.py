@@ -10,11 +10,22 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from providers import Budget, FSCache, LLMConfig, LLMProvider, MemoryCache, Request, SQLiteCache, SQLiteLimits
+from providers import (
+    Budget,
+    FSCache,
+    LimitLayer,
+    LLMConfig,
+    LLMProvider,
+    MemoryCache,
+    Metrics,
+    Observe,
+    Request,
+    ResponseCache,
+    SQLiteCache,
+    SQLiteLimits,
+    priced,
+)
 from providers.layers import retry
-from providers.layers.cache import ResponseCache
-from providers.layers.limit import LimitLayer
-from providers.layers.pricing import priced
 from providers.types import StreamEvent, Usage
 
 PIECES = 100
@@ -64,6 +75,9 @@ def stacks(folder: Path) -> dict[str, tuple[Callable[[], Any], dict[str, Any]]]:
         ),
         "budget, tokens": (lambda: (Budget(max_tokens=10**15),), {}),
         "budget, dollars": (lambda: (Budget(max_cost=1e12, unknown_price="allow"),), {}),
+        "telemetry, logs": (lambda: (Observe(otel=False),), {}),
+        "telemetry, OpenTelemetry without an SDK": (lambda: (Observe(),), {}),
+        "telemetry, Prometheus": (lambda: (Observe(otel=False, prometheus=Metrics()),), {}),
         "cache, not asked for": (cached(MemoryCache()), {}),
         "cache in memory, hit": (cached(MemoryCache()), stored),
         "cache in SQLite, hit": (cached(SQLiteCache(folder / "answers.sqlite")), stored),
