@@ -85,3 +85,18 @@ def test_they_say_the_same(asks: list[Ask], shared: SharedState, redis_server: R
         assert one.pause == pytest.approx(other.pause, abs=2)
         if one.waits:
             assert one.left == pytest.approx(other.left, rel=1e-3, abs=2)
+
+
+def test_who_knows_no_limit_takes_none_away(shared: SharedState, redis_server: RedisServer) -> None:
+    """C-15: one provider without limits, beside one with, for the same key."""
+    redis_server.say("FLUSHALL")
+    limited, free = (Rate(10, 1e-4), UNLIMITED), (UNLIMITED, UNLIMITED)
+    first = shared.say("k", Ask(limited, [["t", [9, 0]]], None, False, []))
+    assert first is not None
+    for _ in range(3):
+        reply = shared.say("k", Ask(free, [], None, False, [[1, 5]] * 4))
+        assert reply is not None
+        assert (reply.granted, reply.waits) == (4, 0)
+    last = shared.say("k", Ask(limited, [], None, False, [[1, 0]] * 3))
+    assert last is not None
+    assert (last.granted, last.waits) == (1, 1)

@@ -30,6 +30,11 @@ if type(raw) == 'string' then
   end
 end
 
+-- Who knows no limit takes none away from those who do: their buckets stay as they are, and their time with them.
+local limitless, kept, kept_stamp = #levels > 0 and #rates > 0, {}, stamp
+for _, rate in ipairs(rates) do limitless = limitless and rate[1] == UNLIMITED end
+for at, level in ipairs(levels) do kept[at] = level end
+
 local passed = now - stamp
 for at, rate in ipairs(rates) do
   levels[at] = math.min(levels[at] or rate[1], rate[1])
@@ -97,10 +102,16 @@ end
 
 local full = 0
 local words = {'1'}
-for _, figure in ipairs({now, generation, streak, till, since}) do words[#words + 1] = string.format('%.17g', figure) end
-for at, rate in ipairs(rates) do
-  words[#words + 1] = string.format('%.17g', levels[at])
-  full = math.max(full, (rate[1] - levels[at]) / rate[2])
+for _, figure in ipairs({limitless and kept_stamp or now, generation, streak, till, since}) do words[#words + 1] = string.format('%.17g', figure) end
+if limitless then
+  for _, level in ipairs(kept) do words[#words + 1] = string.format('%.17g', level) end
+  -- How long those buckets need is not known here: not shorter than those with limits said.
+  full = math.max(0, redis.call('PTTL', KEYS[1]) / 1000 - KEPT)
+else
+  for at, rate in ipairs(rates) do
+    words[#words + 1] = string.format('%.17g', levels[at])
+    full = math.max(full, (rate[1] - levels[at]) / rate[2])
+  end
 end
 local seconds = math.min(KEPT + math.max(full, pause), 2592000)
 redis.call('SET', KEYS[1], table.concat(words, ' '), 'PX', string.format('%d', seconds * 1000))
