@@ -146,6 +146,7 @@ class QdrantCache(ThreadedStore):
 
     def _renew(self) -> None:
         self._opening = Lock()
+        self._unswept = False  # whether somebody wrote since the last sweep began
         self._sweeping = Lock()
         self._bound = Bound(self._most, self._place.local)
 
@@ -333,17 +334,18 @@ class QdrantCache(ThreadedStore):
             logger.debug("a use of the Qdrant cache could not be noted", exc_info=error)
 
     def _keep_bound(self, written: int) -> None:
-        """Sweep away what is too much; one sweep at a time."""
-        if self._engine is None or not self._sweeping.acquire(blocking=False):
-            self._bound.written += written
-            return
-        try:
-            if self._alone(lambda engine: self._bound.is_reached(engine, self._all(engine), written)):
-                self._alone(lambda engine: self._bound.sweep(engine, self._all(engine)))
-        except Exception as error:
-            logger.debug("the bound of the Qdrant cache could not be kept", exc_info=error)
-        finally:
-            self._sweeping.release()
+        """Sweep away what is too much; one sweep at a time, and one more where somebody wrote during it."""
+        self._bound.written += written
+        self._unswept = True
+        while self._unswept and self._engine is not None and self._sweeping.acquire(blocking=False):
+            self._unswept = False
+            try:
+                if self._alone(lambda engine: self._bound.is_reached(engine, self._all(engine), 0)):
+                    self._alone(lambda engine: self._bound.sweep(engine, self._all(engine)))
+            except Exception as error:
+                logger.debug("the bound of the Qdrant cache could not be kept", exc_info=error)
+            finally:
+                self._sweeping.release()
 
     # --- names ------------------------------------------------------------------------------------------------------
 
