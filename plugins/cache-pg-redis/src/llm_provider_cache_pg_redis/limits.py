@@ -17,7 +17,7 @@ from typing import Any, Final
 from providers import LLMProviderConfigurationError
 from providers.notices import warn
 from providers.resilience.cooldown import LONGEST
-from providers.resilience.levels import Amounts, Rate
+from providers.resilience.levels import Amounts, Rate, known_rates
 
 from .address import Address
 from .shared import Ask, Chore, Reply, SharedState, Spare
@@ -199,7 +199,7 @@ class RedisLimits:
         if line is None:
             line = self._lines[key] = _Line(tuple(rates))
         elif line.rates != rates:
-            line.rates = tuple(rates)
+            line.rates = known_rates(line.rates, rates)
         return line
 
     def _chore(self, key: str, rates: Sequence[Rate], chore: Chore) -> None:
