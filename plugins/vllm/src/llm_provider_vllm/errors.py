@@ -23,6 +23,8 @@ _MEMORY: Final = (
     *("out of memory", "available memory", "free memory", "memory for the cache", "kv cache memory", "cache blocks"),
     *("cannot allocate memory", "not enough memory", "memory utilization", "kv cache is needed", "max seq len"),
 )
+# Of vLLM, and of the socket library between it and its process.
+_DEAD: Final = frozenset({"EngineDeadError", "ZMQError"})
 _DEFAULT_LINES: Final = 2
 
 
@@ -62,9 +64,12 @@ def error_of_request(error: Exception, *, context: int, schema: str | None = Non
 def is_dead(error: BaseException) -> bool:
     """Whether an error, or its cause, says that the engine's process is gone, so that it will take no request any more.
 
-    Source: vllm/v1/engine/exceptions.py, 0.32.
+    Source: vllm/v1/engine/exceptions.py, and core_client.py for the socket to the process, 0.32: it is closed under a
+    request that is on its way when the process ends.
     """
-    return any(type(each).__name__ == "EngineDeadError" for each in (error, getattr(error, "__cause__", None)))
+    return any(
+        kind.__name__ in _DEAD for each in (error, getattr(error, "__cause__", None)) for kind in type(each).__mro__
+    )
 
 
 def error_of_engine(error: BaseException) -> LLMProviderError:
