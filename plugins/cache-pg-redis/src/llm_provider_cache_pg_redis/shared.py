@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from providers.resilience.cooldown import Cooldown
 from providers.resilience.levels import Amounts, Levels, Rate
+from providers.resilience.lines import Chore, do_chores
 
 from .address import Address
 from .codec import SCHEMA, safe
@@ -18,9 +19,6 @@ from .front import connect, redis_failed
 from .part import Part, PartError, Stale
 
 _SCRIPT: Final = Path(__file__).with_name("script.lua")
-
-Chore = list[Any]
-"""`["t", amounts]` takes, `["c", seen, seconds or 0]` begins a cooldown, `["p", seen]` notes a call that went well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +145,7 @@ class Spare:
         if levels.rates != ask.rates:
             levels.reshape(ask.rates)
         levels.refill(now)
-        for word, *values in ask.chores:
-            if word == "t":
-                levels.take(values[0])
-            elif word == "c":
-                cooldown.begin(now, values[0], values[1] or None)
-                levels.drain(cooldown.remaining(now))
-            else:
-                cooldown.passed(values[0])
+        do_chores(ask.chores, levels, cooldown)
         pause, left, granted = cooldown.remaining(now), 0.0, 0
         freed = waits = False
         if ask.held is not None:
