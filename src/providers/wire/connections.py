@@ -10,7 +10,10 @@ from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from .arrival import Arriving
+
 if TYPE_CHECKING:
+    import asyncio
     import socket
 
     import aiohttp
@@ -116,7 +119,7 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
                         transport.abort()
                     raise
 
-        class TellingHandler(ResponseHandler):
+        class TellingHandler(Arriving, ResponseHandler):
             """A protocol that tells the reader of a body what broke it.
 
             aiohttp forgets to in two cases: after broken chunks (its fast parser only closes the connection, and the
@@ -129,6 +132,10 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
             streamed: tuple[Any, float] | None = None
             _before: tuple[Any, float] | None = None
             _watch: Any = None
+
+            def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+                super().__init__(loop)
+                self.loop = loop
 
             def connection_made(self, transport: Any) -> None:
                 if hasattr(transport, "max_size"):

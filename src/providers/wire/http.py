@@ -13,6 +13,7 @@ from providers.exceptions import LLMProviderConfigurationError, ProviderClosedEr
 from providers.headroom import listening
 
 from .address import check_base_url, check_headers, check_path
+from .arrival import reader_of
 from .errors import Classifier, error_from_reply
 from .failures import failure, not_a_stream
 from .inflate import Inflater
@@ -233,6 +234,7 @@ class HttpClient:
             parser = SSEParser() if kind == EVENTS else None
             pieces: list[bytes] = []
             content = response.content
+            read = reader_of(content)
             call.task = None  # from now on the body's reader is told of a stop, not the task
             while True:
                 over = said_all is not None and said_all()
@@ -240,7 +242,7 @@ class HttpClient:
                     return
                 try:
                     pool.expect(call, _LINGER if over else timeout)
-                    chunk = await content.readany()
+                    chunk = await read()
                     last = not chunk
                     if inflater is not None:
                         chunk = inflater.end() if last else inflater.feed(chunk)
