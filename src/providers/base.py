@@ -21,22 +21,19 @@ once, on top of `generate`. Rarer powers are mixins in `providers.capabilities`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from .calls import Calls
-from .exceptions import (
-    LLMProviderUnsupportedOperationError,
-    MissingCredentialsError,
-    ProviderClosedError,
-    UnknownOptionError,
-)
-from .layer_settings import NAMES
+from .configuring import Configured, configure, configure_anew
+from .exceptions import LLMProviderUnsupportedOperationError, MissingCredentialsError, ProviderClosedError
 from .layers.pricing import Priced
-from .life import Life, changing, close_all
+from .life import Life
+from .lives import changing, close_all
 from .pipeline import Layer, collecting, compose, compose_whole, respond_of
+from .presets import Preset
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder
-from .settings import Given, ProviderSettings, all_variables, missing_key, settings_fields
+from .settings import ProviderSettings, all_variables, missing_key
 from .stack import Owner, Stack, as_layers, make_stack
 from .types import (
     EmbeddingResult,
@@ -45,11 +42,8 @@ from .types import (
     Request,
     StreamEvent,
 )
-from .types.config import CONFIG_FIELDS, DEFAULT_TOKEN_LIMIT, unknown_option
+from .types.config import DEFAULT_TOKEN_LIMIT
 from .verbs import Verbs
-
-# Other names that the founding documents use for options.
-_OPTION_NAMES: Final[dict[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
 
 __all__ = [
     "BaseProvider",
@@ -68,7 +62,7 @@ class LLMProvider(Verbs):
     """Base of all providers.
 
     Args:
-        config: an `LLMConfig`, or the model's name.
+        config: an `LLMConfig`, a dict of its fields, or the model's name.
         options: fields of `LLMConfig` and of the provider's settings by name; they override `config`. `model` is
             another name of `model_name`; a class or object with a `model_name` will do for a name. What stands around
             each call is set by the fields of `LayerSettings` (`cache_backend`, `requests_per_minute`, `budget`...), or
@@ -108,10 +102,12 @@ class LLMProvider(Verbs):
     """How many calls of a batch are made at a time; more for a backend that computes hundreds in one run."""
 
     settings: ProviderSettings
+    _preset: Preset | None = None
 
-    def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
+    def __init__(self, config: LLMConfig | Mapping[str, Any] | str | None = None, **options: Any) -> None:
         self._composed = self.layers if (given := options.pop("layers", None)) is None else as_layers(given)
-        self.config, self.settings, self._arguments = self._configure(config, options)
+        made = configure(self.name, self.Settings, config, options, self._preset)
+        self.config, self.settings, self._arguments, _ = made
         self._life = self._new_life()
         self._former: tuple[Life, ...] = ()
         self._stack = self._make_stack(self._composed, self._arguments, self.settings)
@@ -175,9 +171,11 @@ class LLMProvider(Verbs):
     def detach(self) -> Callable[[], Awaitable[None]] | None:
         """Make way for new settings, which `self.settings` holds already: `reload` calls it.
 
-        To be overridden where old and new can stand side by side. Take what was made from the old settings away from
-        this object, so that it is as before `open`, and give a function that closes it: it is called once the calls
-        that use it have ended. `None`, the default, leaves the old in use until no call is under way.
+        To be overridden where old and new can stand side by side: give a function that closes what was made from the
+        old settings. It is called once the calls that began with it have ended; leave it in place until `open` puts
+        another there, since some of them may take it still. `None`, the default, leaves the old in use until no call is
+        under way. Or to be overridden where the next `open` would refuse the new settings, so that they are refused
+        now. Nobody opens or shuts the provider meanwhile.
 
         Raises:
             LLMProviderConfigurationError: the new settings are refused; nothing may have changed then.
@@ -207,8 +205,9 @@ class LLMProvider(Verbs):
         self.config, self._builder = config, RequestBuilder(self.name, config, cached=self._cached)
 
     async def reload(self, **changes: Any) -> None:
-        """Read the settings anew (arguments, environment, `.env`, toml): a rotated key or a changed limit counts from
-        the next call on. Calls and streams under way go on as they began.
+        """Read the settings anew (arguments, environment, `.env`, toml, the preset): a rotated key or a changed limit
+        counts from the next call on. Calls and streams under way go on as they began. What `update_config` changed
+        since stays. An opening that is under way is waited for.
 
         Args:
             changes: options in place of those that the provider was made with; fields of `LLMConfig` too.
@@ -217,31 +216,38 @@ class LLMProvider(Verbs):
             LLMProviderConfigurationError: a value is refused, or a key is missing; everything is as before then.
             ProviderClosedError: the provider was closed.
         """
-        layers, stack = changes.pop("layers", None), self._stack
+        layers = changes.pop("layers", None)
+        stack: Stack | None = None
         try:
-            with changing():
+            async with changing(lambda: self._life) as life:
                 if self.is_closed:
                     raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
                 composed = tuple(layers) if layers is not None else self._composed
-                config, settings, arguments = self._configure(self.config, {**self._arguments, **changes})
-                stack, former, life = self._make_stack(composed, arguments, settings), self._stack, self._life
-                before, self.config, self.settings = (self.config, self.settings), config, settings
+                now = Configured(self.config, self.settings, self._arguments, self._preset)
+                config, settings, arguments, preset = configure_anew(self.name, self.Settings, now, changes)
+                stack, former = self._make_stack(composed, arguments, settings), self._stack
+                self.config, self.settings = config, settings
                 try:
                     close = self.detach()
                 except BaseException:
-                    self.config, self.settings = before
+                    self.config, self.settings = now.config, now.settings
                     raise
-                self._arguments, self._composed, self._stack = arguments, composed, stack
-                if close is not None:
+                self._arguments, self._composed, self._stack, self._preset = arguments, composed, stack, preset
+                was_open = life.is_open
+                if close is not None and life.hand_over(close):
                     self._life = self._new_life()
                     self._former = (*(one for one in self._former if one.under_way), life)
                 self._surround()
         except BaseException:
-            await stack.close(but=self._stack)
+            if stack is not None:
+                await stack.close(but=self._stack)
             raise
         try:
             # What goes on of the stack is not to be closed with what `open` took.
-            await (life.rest_when_idle(self.shut) if close is None else life.retire(close, self._life))
+            if close is None and was_open:
+                await life.rest_when_idle(self.shut)
+            elif life is not self._life:
+                await life.retire(self._life)
         finally:
             await life.afterwards(lambda: former.close(but=None if self.is_closed else self._stack))
 
@@ -345,36 +351,6 @@ class LLMProvider(Verbs):
         )
 
     # --- how the verbs stand on generate ----------------------------------------------------------------------------
-
-    def _configure(
-        self, config: LLMConfig | str | None, options: Mapping[str, Any]
-    ) -> tuple[LLMConfig, ProviderSettings, Given]:
-        known = {item.name for item in settings_fields(self.Settings)}
-        changes: dict[str, Any] = {}
-        arguments = Given()
-        for key, value in options.items():
-            name = _OPTION_NAMES.get(key, key)
-            if name in known or name in NAMES:
-                arguments[name] = value
-            elif name in CONFIG_FIELDS:
-                if value is not None:
-                    changes[name] = value
-            elif value is not None:
-                owner = f"provider {self.name!r}" if self.name else type(self).__name__
-                raise UnknownOptionError(
-                    unknown_option(key, known | CONFIG_FIELDS | NAMES, owner), provider=self.name or None
-                )
-        if config is not None and not isinstance(config, LLMConfig):
-            changes.setdefault("model_name", config)
-            config = None
-        if "model_name" in changes:
-            changes["model_name"] = getattr(changes["model_name"], "model_name", changes["model_name"])
-        # A copy even without changes: update_config must not reach the caller's object, nor the caller's changes us.
-        settings = self.Settings.resolve(self.name, arguments, NAMES)
-        for item in settings_fields(self.Settings):
-            if item.metadata.get("required") and not getattr(settings, item.name):
-                raise MissingCredentialsError(missing_key(self.Settings, item.name), provider=self.name)
-        return (config or LLMConfig()).updated(changes), settings, arguments
 
     def require(self, name: str) -> str:
         """The value of a setting that has to be there, a secret's value included.

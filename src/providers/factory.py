@@ -9,18 +9,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from time import monotonic
 from typing import Any, Final
 
 from .base import LLMProvider
-from .exceptions import LLMProviderConfigurationError, UnknownProviderError
-from .plugins import manager, normalize_name
-from .registry import provider_class
-from .settings import default_model, default_provider, find_variable
-from .sources import Found, files_stamp, read_toml
+from .creation import create
+from .sources import files_stamp
 from .types import LLMConfig
-from .types.config import CONFIG_FIELDS
 
 logger = logging.getLogger("providers.factory")
 
@@ -31,7 +26,7 @@ def create_llm_provider(
     provider_type: str | None = None,
     model_name: Any = None,
     *,
-    config: LLMConfig | None = None,
+    config: LLMConfig | Mapping[str, Any] | None = None,
     preset: str | None = None,
     **options: Any,
 ) -> LLMProvider:
@@ -42,7 +37,7 @@ def create_llm_provider(
             provider whose key is found in the environment or `.env`; else an installed one that needs no key.
         model_name: the model. Left out: the configuration's, then `DEFAULT_MODEL_NAME` (for the default provider), then
             the provider's own default.
-        config: an `LLMConfig`; it is copied.
+        config: an `LLMConfig`, or a dict of its fields; it is copied.
         preset: a table `[presets.NAME]` of `config/providers.toml`: `provider` and any options.
         options: fields of `LLMConfig` and of the provider's settings; they override `config` and the preset. With
             `"fallback"`: `targets`, a list of providers, names of presets, `"provider/model"` and dicts of options
@@ -54,112 +49,7 @@ def create_llm_provider(
         PluginError: the plugin of that name is quarantined, or a package that it needs is missing.
         LLMProviderConfigurationError: a value is wrong, or a key is missing; names where it came from.
     """
-    return _create(provider_type, model_name, config, preset, options, ())
-
-
-def _create(
-    provider_type: str | None,
-    model_name: Any,
-    config: LLMConfig | None,
-    preset: str | None,
-    options: dict[str, Any],
-    trail: tuple[str, ...],
-) -> LLMProvider:
-    """`create_llm_provider` on the way through presets that name each other."""
-    if config is not None and not isinstance(config, LLMConfig):
-        raise LLMProviderConfigurationError(f"config must be an LLMConfig, not {type(config).__name__}")
-    where = "targets"
-    if preset is not None:
-        if preset in trail:
-            raise LLMProviderConfigurationError(
-                f"presets of {read_toml().path} go round in a circle: {' -> '.join((*trail, preset))}"
-            )
-        trail = (*trail, preset)
-        if options.get("targets") is None:
-            where = f"targets of [presets.{preset}] of {read_toml().path}"
-        provider_type, model_name, options = _with_preset(preset, provider_type, model_name, options)
-    chosen, source = (provider_type, None) if provider_type is not None else _default_name()
-    try:
-        cls = provider_class(chosen)
-    except UnknownProviderError as error:
-        if source is None:
-            raise
-        raise UnknownProviderError(f"{source} says: {error.message}", provider=error.provider) from None
-    is_default = provider_type is None
-    model = model_name if model_name is not None else options.pop("model", None)
-    takes_targets = getattr(cls, "takes_targets", False)
-    if model is None and (config is None or config.model_name is None) and not takes_targets:
-        model = _default_model(cls, normalize_name(chosen), is_default)
-    if model is not None:
-        options["model_name"] = getattr(model, "model_name", model)
-    # The founding document's providers take the configuration first and hand it to super().__init__; ours do too.
-    changes = {name: options.pop(name) for name in list(options) if name in CONFIG_FIELDS}
-    merged = (config or LLMConfig()).updated({name: value for name, value in changes.items() if value is not None})
-    if takes_targets:
-        from .routing.configured import with_targets
-
-        make = partial(_make_target, trail)
-        return cls(config=merged, **with_targets(options, where, make, read_toml()))
-    return cls(merged, **options)
-
-
-def _make_target(
-    trail: tuple[str, ...], preset: str | None, name: str | None, model: Any, options: dict[str, Any]
-) -> LLMProvider:
-    return _create(name, model, options.pop("config", None), preset, options, trail)
-
-
-def _check_preset(table: Mapping[str, Found]) -> None:
-    """Say where a value came from that LLMConfig refuses; a provider's own settings are checked by the provider."""
-    for name, found in table.items():
-        if name in CONFIG_FIELDS:
-            LLMConfig().updated({name: found.value}, found.source)
-
-
-def _with_preset(
-    preset: str, provider_type: str | None, model_name: Any, options: Mapping[str, Any]
-) -> tuple[str, Any, dict[str, Any]]:
-    toml = read_toml()
-    table = toml.table("presets", preset)
-    if not table:
-        known = ", ".join(toml.names("presets")) or "none"
-        raise LLMProviderConfigurationError(f"no preset {preset!r} in {toml.searched}; presets there: {known}")
-    _check_preset(table)
-    values = {key: found.value for key, found in table.items()}
-    named = values.pop("provider", values.pop("provider_type", None))
-    model = values.pop("model_name", values.pop("model", None))
-    chosen = provider_type if provider_type is not None else named
-    if not isinstance(chosen, str):
-        raise LLMProviderConfigurationError(f"[presets.{preset}] of {toml.path} needs a text under 'provider'")
-    given = {key: value for key, value in options.items() if value is not None}
-    # Another provider than the preset's cannot take the preset's model.
-    keep = provider_type is None or not isinstance(named, str) or normalize_name(provider_type) == normalize_name(named)
-    return chosen, model_name if model_name is not None else model if keep else None, {**values, **given}
-
-
-def _default_name() -> tuple[str, str | None]:
-    found = default_provider()
-    if found is not None:
-        return str(found.value).strip(), found.source
-    for _, variable, name in manager.default_candidates():
-        if variable is None or find_variable(variable) is not None:
-            return name, None
-    variables = sorted({variable for _, variable, _ in manager.default_candidates() if variable})
-    wanted = f"set DEFAULT_LLM_PROVIDER or one of {', '.join(variables)}" if variables else "set DEFAULT_LLM_PROVIDER"
-    raise UnknownProviderError(
-        f"no provider was named and none can be chosen: {wanted}, or install one that needs no key "
-        "(pip install 'llm-provider-system[all]' brings them all)"
-    )
-
-
-def _default_model(cls: type[LLMProvider], name: str, is_default: bool) -> str | None:
-    found = default_model()
-    if found is not None:
-        owner = None if is_default else default_provider()
-        if is_default or owner is None or str(owner.value).strip().lower() == name:
-            return str(found.value).strip()
-    model = cls.profiles.document.get("default_model")
-    return str(model) if model else None
+    return create(provider_type, model_name, config, preset, options, ())
 
 
 class _Cached:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from typing import Any, Final, TypeAlias
 from weakref import WeakSet
@@ -20,10 +20,11 @@ Shut: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class _Change:
-    """An opening, or the shutting of one that may be opened again: what others wait for before they open."""
+    """An opening, the shutting of one that may be opened again, or new settings: what others wait for."""
 
-    def __init__(self, *, shutting: bool = False) -> None:
+    def __init__(self, *, shutting: bool = False, settling: bool = False) -> None:
         self.shutting = shutting
+        self.settling = settling
         self.error: BaseException | None = None
         self.done: Future[None] = Future()
         # One that runs cannot be cancelled, so who waits and is cancelled disturbs nobody.
@@ -55,17 +56,20 @@ class Life:
         self._opened = False
         self._cut_off = False  # a shutting was, in the middle
         self._rest_with: Shut | None = None
+        self._heir: Life | None = None
         self.closed = False
         self._renew()
         _all.add(self)
 
     def _renew(self) -> None:
         # Also in a forked child, where another thread may have held a lock, and the calls are the parent's.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the collector may end a call anywhere, also in here
         self._change: _Change | None = None
         self._close_when_idle = False
         self._rest_when_idle = False
         self._then: list[Shut] = []
+        self._holders = 0  # former lives, with calls that may come to use what this one has opened
+        self._holding = False  # whether this is such a former life
         self.under_way = 0
 
     async def begin(self) -> None:
@@ -117,13 +121,18 @@ class Life:
     async def _get_open(self) -> None:
         while True:
             with self._lock:
-                if self.closed:
+                heir = self._heir
+                if self.closed and heir is None:
                     raise self._gone()
                 if self._opened:
                     return
-                change, mine = self._change, self._change is None
-                if change is None:
+                change, mine = self._change, self._change is None and heir is None
+                if mine:
                     change = self._change = _Change()
+            if heir is not None:
+                await self._use(heir)
+                return
+            assert change is not None
             if mine and self._slow_open:
                 self._start(change)
             elif mine and not self._try_open(change):
@@ -131,6 +140,23 @@ class Life:
             await asyncio.wrap_future(change.done)
             if change.error is not None:
                 raise change.error
+
+    async def _use(self, heir: Life) -> None:
+        """Have the life after this one opened, and keep it open until no call is under way here."""
+        self._hold(heir)
+        await heir._get_open()
+
+    def _hold(self, heir: Life) -> None:
+        with self._lock:
+            held, self._holding, self._heir = self._holding, True, heir
+        if not held:
+            with heir._lock:
+                heir._holders += 1
+
+    async def _release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+        await self.settle()
 
     def _start(self, change: _Change) -> None:
         # Not one of the loop's own workers: asyncio.run() would wait for it although its caller is gone. No daemon
@@ -164,7 +190,7 @@ class Life:
         else:
             with self._lock:
                 # Who was cancelled does not count any more. Where one waits, the last call sees to the rest.
-                if self.closed or (self._rest_when_idle and not self.under_way):
+                if self.closed or (self._rest_when_idle and not self.under_way and not self._holders):
                     self._rest_when_idle, change.shutting = False, True
                     return False
                 self._opened = True
@@ -215,9 +241,42 @@ class Life:
             self._close_when_idle = True
         await self.settle()
 
-    async def retire(self, shut: Shut, heir: Life) -> None:
-        """Close once no call is under way, with another function than `shut`: what it gives back was handed over."""
-        self._shut = shut
+    async def take_turn(self) -> _Change:
+        """Wait until nobody opens or shuts it, and keep everybody from that until `end_turn`."""
+        while True:
+            with self._lock:
+                if (change := self._change) is None:
+                    mine = self._change = _Change(settling=True)
+                    return mine
+            await asyncio.wrap_future(change.done)
+
+    def end_turn(self, turn: _Change) -> None:
+        """Let others open and shut it again; what had to wait for that is done by the next `settle`."""
+        self._end_change(turn)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was opened and not shut since."""
+        return self._opened
+
+    def hand_over(self, shut: Shut) -> bool:
+        """Give back with that function what was opened; false where nothing is open, so that this life may go on.
+
+        Calls that wait for the opening are part of this life, and no other one would count them.
+        """
+        with self._lock:
+            if not self._opened and (self.under_way or not self._cut_off):
+                return False
+            self._shut, self._rest_with = shut, None
+        return True
+
+    async def retire(self, heir: Life) -> None:
+        """Close once no call is under way; what it holds was handed over.
+
+        A call of this life may take what the next one has opened, if it comes to that only then: so the next one stays
+        open until this one ends.
+        """
+        self._hold(heir)
         if self._close_when_idle:  # somebody has asked for the end of the provider, not of this life
             await heir.close_when_idle()
         await self.close_when_idle()
@@ -236,10 +295,14 @@ class Life:
 
     async def settle(self) -> None:
         """Do what waits for the last call to end, if it has ended."""
-        change = None
+        change, released = None, None
         with self._lock:
-            if self.under_way:
+            if self.under_way or (self._change is not None and self._change.settling):
                 return
+            if self._holders and self._heir is None:
+                return
+            if self._holding and not self._holders:
+                released, self._holding = self._heir, False
             close, then, self._then = self._close_when_idle, self._then, []
             if self._rest_when_idle and self._opened and not close:
                 self._opened, self._rest_when_idle = False, False
@@ -254,6 +317,8 @@ class Life:
         finally:
             if then:
                 await _undisturbed(self._do(then))
+            if released is not None:
+                await _undisturbed(released._release())
 
     async def _do(self, then: Iterable[Shut]) -> None:
         for one in then:
@@ -263,31 +328,6 @@ class Life:
                 logger.warning("%s: %s: %s", self._provider, type(error).__name__, error)
 
 
-async def close_all(lives_of: Callable[[], Sequence[Life]], then: Shut) -> None:
-    """Close all lives of a provider, also where one cannot be shut, and do what comes after; and once more after the
-    calls that are under way, which may use again what `then` gives back.
-
-    Raises:
-        LLMProviderError: the first that a backend says when it is shut.
-    """
-    first: Exception | None = None
-    with _changing:  # no `reload` begins another life meanwhile
-        lives = lives_of()
-        for life in lives:
-            life.closed = True
-    for life in lives:
-        try:
-            await life.close()
-        except Exception as error:
-            first = first or error
-    await then()
-    for life in lives:
-        if life.under_way:
-            await life.afterwards(then)
-    if first is not None:
-        raise first
-
-
 async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
     task = asyncio.ensure_future(work)
     _shutting.add(task)
@@ -295,19 +335,11 @@ async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(task)
 
 
-def changing() -> threading.RLock:
-    """What threads that change the settings of a provider take turns by."""
-    return _changing
-
-
-_changing = threading.RLock()
 _all: Final[WeakSet[Life]] = WeakSet()
 _shutting: Final[set[asyncio.Future[None]]] = set()
 
 
 def _after_fork() -> None:
-    global _changing
-    _changing = threading.RLock()
     for life in tuple(_all):
         life._renew()
 

@@ -44,6 +44,13 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
 # What the machine refuses may be granted a moment later; what the code says will be said again.
 _PASSING: Final = (OSError, MemoryError)
 _RANKED: Final = re.compile(r"(\d+)(?:\.(\w+))?")
+# Documented names that packages of their own bring, which are no providers: what to install for them.
+_EXTRAS: Final = {
+    "HybridRedisPostgreSQLCache": "cache-pg-redis",
+    "RedisLimits": "cache-pg-redis",
+    "QdrantCache": "cache-qdrant",
+    "PusherStreamer": "pusher",
+}
 
 
 class Hooks:
@@ -212,10 +219,17 @@ class PluginManager:
 
         Raises:
             AttributeError: no plugin lends that name, or several do.
+            MissingDependencyError: it is a documented name, and its package is not installed.
             PluginError: the plugin's module cannot be imported; what it raised is the cause.
         """
         self.find()
         entries = self._names.get(name, [])
+        if not entries and name in _EXTRAS:
+            # An AttributeError would be "cannot import name" to whoever imports it, and no word of what to do.
+            raise MissingDependencyError(
+                f"{name} is in a package that is not installed; pip install 'llm-provider-system[{_EXTRAS[name]}]' "
+                "brings it"
+            )
         if len(entries) != 1:
             who = (
                 f"several packages lend that name: {_owners(entries)}"

@@ -16,13 +16,16 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 
-from .exceptions import LLMProviderConfigurationError
+from .exceptions import LLMProviderConfigurationError, UnknownOptionError
 from .notices import warn
 from .sources import ConfigurationWarning, DotEnv, Found, house_variable, read_dotenv, read_toml
-from .types import Secret
-from .types.config import unknown_option
+from .types import LLMConfig, Secret
+from .types.config import CONFIG_FIELDS, unknown_option
 
 S = TypeVar("S", bound="ProviderSettings")
+
+OPTION_NAMES: Final[Mapping[str, str]] = {"model": "model_name", "default_temperature": "temperature"}
+"""Other names that the founding documents use for options."""
 
 
 def setting(default: Any = None, *, env: str | tuple[str, ...] = (), required: bool = False, help: str = "") -> Any:
@@ -90,6 +93,20 @@ class ProviderSettings:
             sources[item.name] = found.source
         return cls(**values, sources=sources)
 
+    def check(self) -> None:
+        """Refuse values that cannot be: called when a provider is made, and by `reload` before anything has changed.
+
+        To be overridden where a setting has rules of its own.
+
+        Raises:
+            LLMProviderConfigurationError: names the setting, where it came from, and what is allowed.
+        """
+
+    def was_given(self, name: str) -> bool:
+        """Whether the caller chose a setting's value, by an argument or by naming a preset."""
+        source = self.sources.get(name, "")
+        return source == "argument" or source.startswith("[presets.")
+
     def secrets(self) -> list[str]:
         """The values that must never be shown."""
         values = (getattr(self, item.name) for item in settings_fields(type(self)))
@@ -97,7 +114,15 @@ class ProviderSettings:
 
 
 class Given(dict[str, Any]):
-    """Options as they were given; its repr shows their names only, since a key may be among them."""
+    """Options as they were given; its repr shows their names only, since a key may be among them.
+
+    Attributes:
+        sources: where values came from that are no arguments themselves, by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<given: {', '.join(sorted(self))}>"
@@ -113,6 +138,7 @@ class _Facts:
         if "__dataclass_fields__" not in cls.__dict__ and inspect.get_annotations(cls):
             raise LLMProviderConfigurationError(f"the settings class {cls.__qualname__} must be marked with @dataclass")
         self.fields: tuple[Field[Any], ...] = tuple(item for item in fields(cls) if item.name != "sources")
+        self.names = frozenset(item.name for item in self.fields)
         self.variables: dict[str, tuple[str, ...]] = {
             item.name: item.metadata.get("env") or (f"{cls.env_prefix}{item.name.upper()}",) for item in self.fields
         }
@@ -156,7 +182,8 @@ def _find(
 ) -> Found | None:
     value = arguments.get(item.name)
     if value is not None:
-        return Found(value, "argument")
+        sources = arguments.sources if isinstance(arguments, Given) else {}
+        return Found(value, sources.get(item.name, "argument"))
     names = facts_of(cls).variables[item.name]
     found = find_variable(*names, dotenv=dotenv)
     return found if found is not None else table.get(item.name)
@@ -237,6 +264,21 @@ def _convert_with_pydantic(name: str, hint: Any, found: Found) -> Any:
 def refused_value(settings: ProviderSettings, name: str, problem: str) -> LLMProviderConfigurationError:
     """The error for a value that a setting cannot have; names the setting and where the value came from."""
     return LLMProviderConfigurationError(f"{name} ({settings.sources.get(name, 'default')}) {problem}")
+
+
+def config_of(given: Mapping[Any, Any]) -> LLMConfig:
+    """A configuration from a dict of its fields.
+
+    Raises:
+        UnknownOptionError: a key is no field.
+        LLMProviderConfigurationError: a value is refused.
+    """
+    values = {OPTION_NAMES.get(key, key): value for key, value in given.items()}
+    for name in values:
+        if name not in CONFIG_FIELDS:
+            text = unknown_option(str(name), CONFIG_FIELDS, "config: LLMConfig")
+            raise UnknownOptionError(f"{text}; settings of a provider are options beside config")
+    return LLMConfig().updated(values, "config")
 
 
 def missing_key(cls: type[ProviderSettings], name: str) -> str:

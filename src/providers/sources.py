@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,8 @@ NO_DOTENV: Final = "LLM_PROVIDERS_NO_DOTENV"
 CONFIG_FILE: Final = "LLM_PROVIDERS_CONFIG"
 _TOML_FILES: Final = ("config/providers.toml", "providers.toml")
 _MOST_BYTES: Final = 1_000_000
+_TABLES: Final = {"settings", "providers", "presets"}
+_SETTINGS: Final = {"default_llm_provider", "default_model_name", "layers"}
 
 
 class ConfigurationWarning(UserWarning):
@@ -52,27 +56,115 @@ class DotEnv(dict[str, Found]):
 class Toml:
     """The tables of a `providers.toml`; `searched` says in words which files were looked for."""
 
-    def __init__(self, data: Mapping[str, Any], path: str, searched: str) -> None:
+    def __init__(self, data: Mapping[str, Any], path: str, searched: str, text: str = "") -> None:
         self.data = data
         self.path = path
         self.searched = searched
+        self._text = text
+        self._tables: dict[tuple[str, str], dict[str, Found]] = {}
 
-    def table(self, kind: str, name: str) -> dict[str, Found]:
+    def table(self, kind: str, name: str) -> Mapping[str, Found]:
         """The values of `[kind.name]`.
 
         Raises:
             LLMProviderConfigurationError: it is no table.
         """
-        group = self.data.get(kind, {})
-        table = group.get(name, {}) if isinstance(group, Mapping) else group
-        if not isinstance(table, Mapping):
-            raise LLMProviderConfigurationError(f"[{kind}.{name}] of {self.path} must be a table")
-        return {key: Found(value, f"[{kind}.{name}] of {self.path}") for key, value in table.items()}
+        found = self._tables.get((kind, name))
+        if found is None:
+            group = self.data.get(kind, {})
+            table = group.get(name, {}) if isinstance(group, Mapping) else group
+            if not isinstance(table, Mapping):
+                raise LLMProviderConfigurationError(f"{self.place(kind, name)} must be a table")
+            found = {key: Found(value, self.place(kind, name, key=key)) for key, value in table.items()}
+            self._tables[kind, name] = found
+        return found
 
     def names(self, kind: str) -> list[str]:
         """The names of the tables of a kind."""
         group = self.data.get(kind, {})
         return sorted(group) if isinstance(group, Mapping) else []
+
+    def place(self, *table: str, key: str | None = None) -> str:
+        """A table, or a key in it, with its line, in words for messages."""
+        line = self._lines.get(table if key is None else (*table, key))
+        return f"[{'.'.join(table)}] of {self.path}{_in_line(line)}"
+
+    @cached_property
+    def _lines(self) -> dict[tuple[str, ...], int]:
+        return dict(_lines_of(self._text)) if self._text else {}
+
+    def unknown(self) -> Iterator[str]:
+        """A sentence for each table, and for each key of `[settings]`, that nothing reads."""
+        settings = self.data.get("settings")
+        for above, table, known in ((), self.data, _TABLES), (("settings",), settings, _SETTINGS):
+            if isinstance(table, Mapping):
+                for name in sorted(table.keys() - known):
+                    yield self._unknown((*above, name), table[name], known)
+
+    def _unknown(self, path: tuple[str, ...], value: Any, known: set[str]) -> str:
+        from difflib import get_close_matches
+
+        is_table = isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping))
+        what = f"[{'.'.join(path)}]" if is_table else " in ".join((path[-1], *(f"[{name}]" for name in path[:-1])))
+        near = get_close_matches(path[-1], sorted(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the names there are {', '.join(sorted(known))}"
+        return f"{what} of {self.path}{_in_line(self._lines.get(path))}: nothing reads {path[-1]!r}; {hint}"
+
+
+def _in_line(line: int | None) -> str:
+    return "" if line is None else f", line {line}"
+
+
+# What may hold brackets and line ends that are none, and those that are.
+_PIECES: Final = re.compile(
+    r'''#[^\n]*|"""(?:\\.|[^\\])*?"{3,5}|'{3}.*?'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[][{}\n]''', re.DOTALL
+)
+_KEY: Final = re.compile(r"""((?:"(?:\\.|[^"\\])*"|'[^']*'|[\w-]++|[ \t]*\.[ \t]*)+)[ \t]*=""")
+
+
+def _lines_of(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """The path of each table and each key of a valid toml text, and its line; those that come again, the first last."""
+    found: list[tuple[tuple[str, ...], int]] = []
+    table: tuple[str, ...] = ()
+    for line, statement in _statements(text):
+        if statement.startswith("["):
+            path, depth = _path(statement), 0
+            table = path
+        elif match := _KEY.match(statement):
+            path, depth = (*table, *_path(f"{match[1]} = 0")), len(table)
+        else:
+            continue
+        found += ((path[:end], line) for end in range(depth + 1, len(path) + 1))
+    return reversed(found)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Statements with the line that each begins in; one may run over several lines."""
+    start = depth = 0
+    line = begun = 1
+    for piece in _PIECES.finditer(text + "\n"):
+        what = piece[0]
+        depth += (what in "[{") - (what in "]}")
+        line += what.count("\n")
+        if what == "\n" and not depth:
+            if statement := text[start : piece.start()].strip():
+                yield begun, statement
+            start, begun = piece.end(), line
+
+
+def _path(statement: str) -> tuple[str, ...]:
+    """The names of a table's head, or of a key, outermost first."""
+    import tomllib
+
+    path: list[str] = []
+    at: Any = tomllib.loads(statement)
+    while at:
+        if isinstance(at, list):
+            at = at[0]
+        else:
+            [(name, at)] = at.items()
+            path.append(name)
+    return tuple(path)
 
 
 _dotenv: tuple[Any, DotEnv] = (None, DotEnv())
@@ -177,28 +269,37 @@ def read_toml() -> Toml:
     path = next((path for path, stamp in state if stamp), None)
     if named and path is None:
         raise LLMProviderConfigurationError(f"{CONFIG_FILE} names {paths[0]}, which does not exist")
-    toml = Toml(_load_toml(path) if path else {}, path or "", searched)
+    toml = _load_toml(path, searched) if path else Toml({}, "", searched)
+    for sentence in toml.unknown():
+        warn(f"{sentence}; it is passed over", ConfigurationWarning)
     _toml = (state, toml)
     return toml
 
 
-def _load_toml(path: str) -> dict[str, Any]:
+def _load_toml(path: str, searched: str) -> Toml:
     import tomllib
 
     try:
         # Some editors put a mark before the text that the toml standard does not know.
-        return tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        text = Path(path).read_bytes().decode("utf-8-sig")
+        return Toml(tomllib.loads(text), path, searched, text)
     except tomllib.TOMLDecodeError as error:
         raise LLMProviderConfigurationError(f"{path} is no valid toml: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise LLMProviderConfigurationError(f"{path} cannot be read: {error}") from None
 
 
+def last_toml() -> Toml:
+    """What `read_toml` gave last, without another look at the files."""
+    return _toml[1]
+
+
 def house_variable(name: str) -> Found | None:
     """A top-level value of the toml file's `[settings]` table."""
-    data = read_toml().data.get("settings", {})
+    toml = read_toml()
+    data = toml.data.get("settings", {})
     value = data.get(name) if isinstance(data, Mapping) else None
-    return None if value is None else Found(value, f"[settings] of {read_toml().path}")
+    return None if value is None else Found(value, toml.place("settings", key=name))
 
 
 def files_stamp() -> tuple[Any, ...]:

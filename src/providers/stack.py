@@ -138,7 +138,7 @@ class _Making:
         else:
             for name in (*_RATES, "max_concurrency"):
                 # One from elsewhere is what is being turned off.
-                if getattr(settings, name) is not None and settings.sources.get(name) == "argument":
+                if getattr(settings, name) is not None and settings.was_given(name):
                     raise refused_value(settings, name, "has no effect with limits='off'")
         if settings.budget is not None:
             layers.append(self._budget())

@@ -177,7 +177,7 @@ def test_the_ways_to_name_a_model() -> None:
         assert provider.config.model_name == "named"
 
 
-@pytest.mark.parametrize("bad", [5, ["m"], {"model_name": "m"}, b"m", ""], ids=str)
+@pytest.mark.parametrize("bad", [5, ["m"], {"model_name": 5}, b"m", ""], ids=str)
 def test_what_is_no_model(bad: Any) -> None:
     with pytest.raises(LLMProviderConfigurationError, match="model_name"):
         Counting(bad)

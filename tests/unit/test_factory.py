@@ -19,6 +19,7 @@ from providers import (
     UnknownOptionError,
     UnknownProviderError,
     create_llm_provider,
+    get_cached_provider,
     register_provider,
 )
 from providers.profiles import ProfileTable
@@ -59,6 +60,25 @@ def test_fields_as_keywords_override_the_configuration() -> None:
     assert config == before
 
 
+def test_a_configuration_may_be_a_dict_of_fields() -> None:
+    """Users: `config={...}`, as in `get_response`; what is given beside it goes before it."""
+    config = {"model": "m", "api_type": "responses", "stop": ["x"], "timeout": None, "extra_params": {"a": 1}}
+    before = copy.deepcopy(config)
+    for provider in (
+        create_llm_provider("acme", config=config, temperature=0.0, max_tokens=3),
+        Acme(config, temperature=0.0, max_tokens=3),
+        create_llm_provider("fallback", targets=[{"provider": "acme", "config": config}]).targets[0],  # type: ignore[attr-defined]
+    ):
+        found = provider.config
+        assert (found.model_name, found.api_type, found.stop, found.timeout) == ("m", APIType.RESPONSES, ["x"], None)
+        provider.update_config(extra_params={"b": 2})
+        found.stop.append("y")
+        assert config == before
+    assert create_llm_provider("acme", config={"default_temperature": 0.7}).config.given() == {"temperature"}
+    assert create_llm_provider("acme", config={}).config.given() == frozenset()
+    assert get_cached_provider("acme", "m", config={"seed": 1}) is get_cached_provider("acme", "m", config={"seed": 1})
+
+
 def test_a_default_survives_the_factory() -> None:
     """C-04."""
     assert create_llm_provider("acme", "m").config.given() == frozenset()
@@ -79,8 +99,11 @@ def test_settings_go_to_the_provider() -> None:
         ({"temprature": 1}, UnknownOptionError, "'temprature'; did you mean 'temperature'"),
         ({"ulr": "x"}, UnknownOptionError, "'ulr'; did you mean 'url'"),
         ({"temperature": "hot"}, LLMProviderConfigurationError, "temperature"),
-        ({"config": {"temperature": 1}}, LLMProviderConfigurationError, "LLMConfig, not dict"),
-        ({"config": "m"}, LLMProviderConfigurationError, "LLMConfig, not str"),
+        ({"config": {"temperature": "hot"}}, LLMProviderConfigurationError, r"temperature \(config\)"),
+        ({"config": {"temprature": 1}}, UnknownOptionError, "config: .*did you mean 'temperature'"),
+        ({"config": {"url": "x"}}, UnknownOptionError, "'url'.*options beside config"),
+        ({"config": {5: "x"}}, UnknownOptionError, "config: .*'5'"),
+        ({"config": "m"}, LLMProviderConfigurationError, "or a dict of its fields, not str; .*model_name"),
         ({"preset": "fast"}, LLMProviderConfigurationError, "no preset 'fast'"),
         ({"provider_type": "acmee"}, UnknownProviderError, "did you mean 'acme'"),
     ],
@@ -164,6 +187,7 @@ def test_what_the_call_says_comes_first(house: Path) -> None:
     [
         ("[presets.fast]\nmodel = 'm'", "needs a text under 'provider'"),
         ("[presets.fast]\nprovider = 5", "needs a text under 'provider'"),
+        ("\n[presets.fast]\nprovider = 'acmee'", r"\[presets.fast\] of .*, line 2 says: .*did you mean 'acme'"),
         ("[presets.fast]\nprovider = 'acme'\ntemprature = 1", "temprature"),
         ("[presets.fast]\nprovider = 'acme'\ntemperature = 'hot'", "temperature"),
         ("[presets.slow]\nprovider = 'acme'", r"no preset 'fast' in .*providers\.toml.*: slow"),

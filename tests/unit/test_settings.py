@@ -228,7 +228,9 @@ def test_arguments_of_the_wrong_type(name: str, value: Any) -> None:
 
 def test_the_toml_files_line_is_its_table(house: Path) -> None:
     (house / "providers.toml").write_text("[providers.acme]\nworkers = 'many'\n", encoding="utf-8")
-    with pytest.raises(LLMProviderConfigurationError, match=r"workers \(\[providers.acme\] of .*providers.toml\)"):
+    with pytest.raises(
+        LLMProviderConfigurationError, match=r"workers \(\[providers.acme\] of .*providers.toml, line 2\)"
+    ):
         resolve()
 
 

@@ -16,6 +16,9 @@ from providers.sources import forget_files, house_variable, read_dotenv, read_to
 pytestmark = pytest.mark.usefixtures("house")
 
 
+MODEL = "default_model_name"
+
+
 def values() -> dict[str, str]:
     return {key: found.value for key, found in read_dotenv().items()}
 
@@ -192,19 +195,19 @@ def toml(house: Path, text: str | bytes, name: str = "config/providers.toml") ->
 
 def test_a_table_tells_where_its_values_come_from(house: Path) -> None:
     path = toml(house, "[providers.acme]\nurl = 'x'\n")
-    assert read_toml().table("providers", "acme")["url"].source == f"[providers.acme] of {path}"
+    assert read_toml().table("providers", "acme")["url"].source == f"[providers.acme] of {path}, line 2"
     assert read_toml().table("providers", "other") == {}
     assert read_toml().names("providers") == ["acme"]
     assert read_toml().names("presets") == []
 
 
-@pytest.mark.parametrize("raw", [b"\xef\xbb\xbf[settings]\na = 1\n", b"[settings]\r\na = 1\r\n"], ids=["BOM", "CRLF"])
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbf[settings]\n%b = 1\n", b"[settings]\r\n%b = 1\r\n"], ids=["BOM", "CRLF"])
 def test_marks_of_other_editors(house: Path, raw: bytes) -> None:
     """Bad input 10."""
-    toml(house, raw)
-    found = house_variable("a")
+    path = toml(house, raw % MODEL.encode())
+    found = house_variable(MODEL)
     assert found is not None
-    assert found.value == 1
+    assert (found.value, found.source) == (1, f"[settings] of {path}, line 2")
 
 
 @pytest.mark.parametrize("raw", [b"[a]\nb = \n", b"[a\n", b"a = 1\na = 2\n"], ids=str)
@@ -233,11 +236,11 @@ def test_what_is_no_table_is_named(house: Path, text: str) -> None:
 
 
 def test_two_places_and_a_named_one(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toml(house, "[settings]\na = 'near'\n", "providers.toml")
+    toml(house, f"[settings]\n{MODEL} = 'near'\n", "providers.toml")
     assert _setting() == "near"
-    toml(house, "[settings]\na = 'config'\n")
+    toml(house, f"[settings]\n{MODEL} = 'config'\n")
     assert _setting() == "config"
-    toml(house, "[settings]\na = 'named'\n", "named.toml")
+    toml(house, f"[settings]\n{MODEL} = 'named'\n", "named.toml")
     monkeypatch.setenv("LLM_PROVIDERS_CONFIG", "named.toml")
     assert _setting() == "named"
     monkeypatch.setenv("LLM_PROVIDERS_CONFIG", "missing.toml")
@@ -246,17 +249,17 @@ def test_two_places_and_a_named_one(house: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def _setting() -> Any:
-    found = house_variable("a")
+    found = house_variable(MODEL)
     return found and found.value
 
 
 def test_forgetting_reads_anew(house: Path) -> None:
-    path = toml(house, "[settings]\na = 1\n")
+    path = toml(house, f"[settings]\n{MODEL} = 1\n")
     first = read_toml()
     assert read_toml() is first
     forget_files()
     assert read_toml() is not first
     stat = path.stat()
-    path.write_text("[settings]\na = 2\n", encoding="utf-8")
+    path.write_text(f"[settings]\n{MODEL} = 2\n", encoding="utf-8")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert _setting() == 2

@@ -96,6 +96,13 @@ async def test_token_and_key(open_server: LoopbackServer, monkeypatch: pytest.Mo
         await provider.execute("Hi")
     assert head(open_server).all("Authorization") == ["Bearer tok-argument"]
     assert "x-api-key" not in head(open_server)
+    # So is what stands in the preset that was asked for.
+    preset = '[presets.house]\nprovider = "anthropic"\nauth_token = "tok-preset"\n'
+    Path("providers.toml").write_text(preset, encoding="utf-8")
+    places: dict[str, Any] = {"base_url": open_server.url, "transport": transport}
+    async with create_llm_provider(preset="house", model_name=NEW, **places) as found:
+        await found.execute("Hi")
+    assert head(open_server).all("Authorization") == ["Bearer tok-preset"]
     AnthropicProvider(NEW, auth_token="tok-1")  # the vendor takes it as well
     with pytest.raises(LLMProviderConfigurationError, match="not both"):
         AnthropicProvider(NEW, api_key="sk-1", auth_token="tok-1")

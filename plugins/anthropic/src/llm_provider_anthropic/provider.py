@@ -88,7 +88,7 @@ class AnthropicProvider(TokenCounting, RemoteProvider):
         self._check_word("auth_header", AUTH_HEADERS)
         # As in the vendor's SDK: a key goes before a token, but what is given goes before the environment.
         if settings.api_key and settings.auth_token:
-            given = [name for name in ("api_key", "auth_token") if settings.sources.get(name) == "argument"]
+            given = [name for name in ("api_key", "auth_token") if settings.was_given(name)]
             if len(given) == 2:
                 raise LLMProviderConfigurationError("give api_key or auth_token, not both", provider=self.name)
             setattr(settings, "api_key" if given == ["auth_token"] else "auth_token", None)

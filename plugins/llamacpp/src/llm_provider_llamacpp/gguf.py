@@ -44,14 +44,14 @@ class ModelFile:
 def find_model(name: str | None, settings: LlamaCppSettings, profile: ModelProfile) -> ModelFile:
     """The file that a model's name and the settings mean, with its head read and checked.
 
-    An argument `model_path` comes first, then a name that is a path itself, then `model_path` of the other sources,
-    then what is known of the name: `path`, or `file` in the package `package`.
+    `model_path` as an argument or in a preset comes first, then a name that is a path itself, then the `model_path` of
+    other sources, then what is known of the name: `path`, or `file` in the package `package`.
 
     Raises:
         LLMProviderConfigurationError: there is no such file, or it is no whole model file.
         MissingDependencyError: the package that holds the file is not installed; says what to run.
     """
-    by_argument = settings.model_path is not None and settings.sources.get("model_path") == "argument"
+    by_argument = settings.model_path is not None and settings.was_given("model_path")
     if name is not None and not by_argument and (name.lower().endswith(".gguf") or os.sep in name):
         return read_head(os.path.expanduser(name), _stem(name), "model_name")
     if settings.model_path is not None:

@@ -64,7 +64,6 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        self.settings.check()
         if self.config.model_name is None:
             self.update_config(model_name=self.profiles.document["default_model"])
         # The file is that of the name at the beginning: update_config changes parameters, not the loaded model.
@@ -83,6 +82,20 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load(embeddings=False)
+
+    def detach(self) -> None:
+        """Refuse what the next opening would refuse; the model in use is freed once no call is under way.
+
+        A model that was not loaded yet is not looked for either: as when the provider is made, its file may come later.
+
+        Raises:
+            LLMProviderConfigurationError: there is no such model file, it is not whole, or the model has another name.
+            MissingDependencyError: the package with the model is not installed.
+        """
+        self._check_name(self.config.model_name)
+        if self._life.is_open:
+            find_model(self._model_name, self.settings, self._model_profile)
+            self.settings.template()
 
     async def shut(self) -> None:
         """End what runs and free the models."""
@@ -156,14 +169,17 @@ class LlamaCppProvider(Embeddings, TokenCounting, LLMProvider):
     # --- the engines
 
     async def _engine(self, model: str, *, embeddings: bool = False) -> Engine:
-        if model != self._model_name:
-            raise LLMProviderConfigurationError(
-                f"this provider has loaded {self._model_name!r}; create another one for {model!r}", provider=self.name
-            )
+        self._check_name(model)
         engine = self._engines.get(embeddings)
         if engine is not None and engine.pid == os.getpid():
             return engine
         return await asyncio.to_thread(self._load, embeddings=embeddings)
+
+    def _check_name(self, model: str | None) -> None:
+        if model != self._model_name:
+            raise LLMProviderConfigurationError(
+                f"this provider has loaded {self._model_name!r}; create another one for {model!r}", provider=self.name
+            )
 
     def _load(self, *, embeddings: bool) -> Engine:
         if self._pid != os.getpid():

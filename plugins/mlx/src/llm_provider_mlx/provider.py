@@ -48,7 +48,6 @@ class MLXProvider(TokenCounting, LLMProvider):
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        self.settings.check()
         # The model is that of the name at the beginning: update_config changes parameters, not what is loaded.
         self._model_name, self._model_profile = self.config.model_name, self.profile
         self._engine: Engine | None = None
@@ -66,6 +65,14 @@ class MLXProvider(TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load()
+
+    def detach(self) -> None:
+        """Refuse another model; the one in use is freed once no call is under way, and loaded as the settings say then.
+
+        Raises:
+            LLMProviderConfigurationError: the model has another name.
+        """
+        self._check_name(self.config.model_name)
 
     async def shut(self) -> None:
         """End what runs and free the model."""
@@ -122,11 +129,14 @@ class MLXProvider(TokenCounting, LLMProvider):
 
     # --- the engine
 
-    async def _loaded(self, model: str) -> Engine:
+    def _check_name(self, model: str | None) -> None:
         if model != self._model_name:
             raise LLMProviderConfigurationError(
                 f"this provider has loaded {self._model_name!r}; create another one for {model!r}", provider=self.name
             )
+
+    async def _loaded(self, model: str) -> Engine:
+        self._check_name(model)
         engine = self._engine
         if engine is not None and engine.pid == os.getpid():
             return engine

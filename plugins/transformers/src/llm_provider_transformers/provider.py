@@ -53,7 +53,6 @@ class TransformersProvider(Embeddings, TokenCounting, LLMProvider):
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        self.settings.check()
         if self.config.model_name is None and self.settings.model_path is not None:
             self.update_config(model_name=Path(self.settings.model_path).name or self.settings.model_path)
         # The model is that of the name at the beginning: update_config changes parameters, not what is loaded.
@@ -72,6 +71,18 @@ class TransformersProvider(Embeddings, TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load()
+
+    def detach(self) -> None:
+        """Refuse what the next opening would refuse; the model in use is freed once no call is under way.
+
+        A model that was not loaded yet is not looked for either, as when the provider is made.
+
+        Raises:
+            LLMProviderConfigurationError: there is no such model, or it has another name.
+        """
+        self._check_name(self.config.model_name)
+        if self._engine is not None:
+            find_source(self._model_name, self.settings, self._model_profile)
 
     async def shut(self) -> None:
         """End what runs and free the model."""
@@ -145,11 +156,14 @@ class TransformersProvider(Embeddings, TokenCounting, LLMProvider):
 
     # --- the engine
 
-    async def _ready(self, model: str) -> Engine:
+    def _check_name(self, model: str | None) -> None:
         if model != self._model_name:
             raise LLMProviderConfigurationError(
                 f"this provider has loaded {self._model_name!r}; create another one for {model!r}", provider=self.name
             )
+
+    async def _ready(self, model: str) -> Engine:
+        self._check_name(model)
         engine = self._engine
         if engine is not None and engine.pid == os.getpid():
             return engine

@@ -60,7 +60,6 @@ class VLLMProvider(Embeddings, TokenCounting, LLMProvider):
 
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
-        self.settings.check()
         # The model is that of the name at the beginning: update_config changes parameters, not the loaded model.
         self._model_name = self.config.model_name
         self._found_engine: Engine | None = None
@@ -77,6 +76,14 @@ class VLLMProvider(Embeddings, TokenCounting, LLMProvider):
         """
         self._gone = False
         self._load()
+
+    def detach(self) -> None:
+        """Refuse another model; the one in use is freed once no call is under way, and loaded as the settings say then.
+
+        Raises:
+            LLMProviderConfigurationError: the model has another name.
+        """
+        self._check_name(self.config.model_name)
 
     async def shut(self) -> None:
         """End what runs and free the model."""
@@ -154,11 +161,14 @@ class VLLMProvider(Embeddings, TokenCounting, LLMProvider):
 
     # --- the engine
 
-    async def _engine(self, model: str) -> Engine:
+    def _check_name(self, model: str | None) -> None:
         if model != self._model_name:
             raise LLMProviderConfigurationError(
                 f"this provider has loaded {self._model_name!r}; create another one for {model!r}", provider=self.name
             )
+
+    async def _engine(self, model: str) -> Engine:
+        self._check_name(model)
         engine = self._found_engine
         if engine is not None and not engine.broken:
             return engine
