@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final, Protocol
 
 from .exceptions import LLMProviderConfigurationError, LLMProviderError
-from .types import LLMResponse, Usage, token_count
+from .types import LLMResponse, Usage, token_count, usage_of_error
 
 # Of our own: an application may have set the thread's context to four digits.
 MATH: Final = Context(prec=50)
@@ -208,15 +208,6 @@ def attempts_of(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     # A backend may have a fact of that name.
     found = facts["attempts"]
     return [item for item in found if isinstance(item, dict) and "usage" in item] if isinstance(found, list) else []
-
-
-def usage_of_error(error: LLMProviderError) -> Usage | None:
-    """What an attempt that failed is known to have used, or `None`."""
-    response = error.response
-    for usage in (error.usage, response.usage if isinstance(response, LLMResponse) else None):
-        if isinstance(usage, Usage) and any(usage[name] is not None for name in usage):
-            return usage
-    return None
 
 
 # --- where prices come from

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from contextlib import suppress
 from typing import Final
 
 _OURS: Final = (
@@ -33,3 +34,9 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
             break
         frame, depth = frame.f_back, depth + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_only(message: str) -> None:
+    """`warn` in the middle of a call: where warnings are errors, one must still not cost an answer that is paid for."""
+    with suppress(Warning):
+        warn(message)

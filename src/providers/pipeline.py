@@ -38,6 +38,9 @@ _META: Final = StreamEventType.META
 _USAGE: Final = StreamEventType.USAGE
 _DONE: Final = StreamEventType.DONE
 
+ABOUT: Final = (_META, _USAGE)
+"""Events that only describe an answer."""
+
 
 def compose(layers: Sequence[Layer], handler: Handler) -> Handler:
     """Wrap a handler in layers; the first layer is the outermost.
@@ -82,12 +85,17 @@ def collecting(handler: Handler) -> WholeHandler:
             async for event in handler(request):
                 events.append(event)
         except LLMProviderError as error:
-            if error.usage is None:
-                error.usage = next((event.data for event in reversed(events) if event.type is _USAGE), None)
+            keep_usage(error, events)
             raise
         return events
 
     return collect
+
+
+def keep_usage(error: LLMProviderError, events: Sequence[StreamEvent]) -> None:
+    """What a failed attempt had said of its usage goes with its error."""
+    if error.usage is None:
+        error.usage = next((event.data for event in reversed(events) if event.type is _USAGE), None)
 
 
 def compose_whole(layers: Sequence[Layer], handler: Handler, respond: WholeHandler) -> WholeHandler:

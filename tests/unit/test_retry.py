@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator
@@ -268,6 +269,16 @@ async def test_an_abandoned_stream_closes_the_call_underneath() -> None:
 # --- one owner
 
 
+async def test_each_failed_attempt_is_told_to_who_listens(caplog: pytest.LogCaptureFixture) -> None:
+    """F-144: DEBUG says which attempt failed with what, and when the next one comes."""
+    caplog.set_level(logging.DEBUG, logger="providers.retry")
+    await flaky(2).execute("hi", attempts=3)
+    told = [record.getMessage() for record in caplog.records if record.name == "providers.retry"]
+    assert [text.partition(", next in")[0] for text in told] == [
+        f"attempt {number} of 3 failed (LLMProviderServerError)" for number in (1, 2)
+    ]
+
+
 async def test_inside_another_owner_the_layer_stands_down() -> None:
     """C-14: attempts do not multiply."""
     provider = ScriptedProvider(lambda _: LLMProviderServerError("no"), max_retries=5, **FAST)
@@ -297,6 +308,24 @@ async def test_a_provider_inside_a_provider_does_not_multiply_attempts() -> None
 
     with pytest.raises(LLMProviderServerError):
         await Outer("m", max_retries=2, **FAST).execute("hi")
+    assert (Outer.calls, len(inner.requests)) == (3, 3)
+
+
+async def test_a_stream_inside_a_stream_does_not_multiply_attempts() -> None:
+    """C-14: nor where a provider makes its stream of another one's, which fails before its first piece."""
+    inner = ScriptedProvider(lambda _: LLMProviderServerError("no"), max_retries=3, **FAST)
+
+    class Outer(LLMProvider):
+        name = "outer"
+        calls = 0
+
+        async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+            Outer.calls += 1
+            async for piece in await inner.execute("hi", stream_mode="enabled"):
+                yield StreamEvent.token(piece)
+
+    events = [event async for event in Outer("m", max_retries=2, **FAST).stream("hi")]
+    assert [event.type for event in events] == [StreamEventType.ERROR]
     assert (Outer.calls, len(inner.requests)) == (3, 3)
 
 

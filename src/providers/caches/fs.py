@@ -86,7 +86,12 @@ class FSCache(ThreadedStore):
         return self._root / folder_of(key.collection) / f"{key.digest}.json"
 
     def _make(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileNotFoundError:
+            # In two steps: the mode is that of the last folder alone.
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
 
     def _get(self, key: CacheKey) -> CacheEntry | None:
         path = self._path(key)

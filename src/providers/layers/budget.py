@@ -115,7 +115,8 @@ class Budget:
 
     def _renew(self) -> None:
         # Also in a forked child, where another thread may have held the lock, and the calls are the parent's.
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end a call, which is settled then, while this very thread holds it.
+        self._lock = threading.RLock()
         self._reserved_cost, self._reserved_tokens, self._reserved_requests = Decimal(0), 0, 0
 
     def reset(self) -> None:

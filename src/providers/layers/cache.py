@@ -7,7 +7,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from threading import Lock
 from typing import Any, Final, TypeVar, cast
@@ -17,7 +17,7 @@ from ..caches.entries import decode, encode
 from ..caches.key import UncacheableError, key_of
 from ..caches.store import DEFAULT_COLLECTION, CacheEntry, CacheKey, CacheStore
 from ..exceptions import LLMProviderError
-from ..notices import warn
+from ..notices import warn_only
 from ..pipeline import Assembler, Handler, WholeHandler
 from ..types import Request, StreamEvent
 from ..types.policy import CachePolicy
@@ -307,9 +307,7 @@ class ResponseCache:
     def _tell(self, subject: str, message: str) -> None:
         if subject not in self._warned:
             self._warned.add(subject)
-            # Where warnings are errors, one of a cache must still not cost an answer that is paid for.
-            with suppress(Warning):
-                warn(message)
+            warn_only(message)
 
 
 class _Flight:

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from ..exceptions import LLMProviderError
 from ..headroom import listening
-from ..pipeline import Handler, WholeHandler
+from ..pipeline import ABOUT, Handler, WholeHandler
 from ..profiles import ProfileTable
 from ..resilience.concurrency import Concurrency
 from ..resilience.limiter import LimitedCall, Limiter, LimitStore
@@ -17,7 +17,6 @@ from .estimate import prompt_tokens
 from .models import Models
 
 _USAGE: Final = StreamEventType.USAGE
-_ABOUT: Final = (StreamEventType.META, _USAGE)  # events that only describe an answer
 _KEPT: Final = 256
 
 
@@ -214,6 +213,6 @@ class _Idle(AsyncIterator[StreamEvent]):
         except LLMProviderError as error:
             self._limiter.cool(error, self._pause)
             raise
-        if event.type not in _ABOUT:
+        if event.type not in ABOUT:
             self._next = self._events.__anext__
         return event

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from contextvars import Token
 from copy import copy
 from time import time_ns
 from typing import Any, Final, cast
 
 from ..exceptions import LLMProviderConfigurationError, LLMProviderError
-from ..pipeline import Handler, WholeHandler, with_whole
+from ..pipeline import ABOUT, Handler, WholeHandler, with_whole
 from ..profiles import ProfileTable
 from ..sight import logs
 from ..sight.meters import Meters
@@ -20,7 +20,7 @@ from ..sight.prometheus import Metrics, process_metrics
 from ..sight.record import CURRENT, Attempt, CallRecord
 from ..sight.secrets import masked, protect, secrets_of
 from ..sight.spans import Spans
-from ..types import Request, StreamEvent, StreamEventType
+from ..types import Request, StreamEvent
 
 logger = logging.getLogger("providers.sight")
 
@@ -32,7 +32,6 @@ class _Guard:
     """Keeps the secrets of an `Observe` masked as long as it, or a copy of it, is there."""
 
 
-_ABOUT: Final = (StreamEventType.META, StreamEventType.USAGE)
 _Tokens = tuple[Token[CallRecord | None], Any]
 
 
@@ -134,7 +133,7 @@ class Observe:
             raise
         else:
             for event in events:
-                if event.type in _ABOUT or record.content:
+                if event.type in ABOUT or record.content:
                     self._try(record.see, event)
             return events
         finally:
@@ -165,7 +164,7 @@ class Observe:
                     break
                 finally:
                     leave(tokens)
-                if curious or event.type in _ABOUT:
+                if curious or event.type in ABOUT:
                     self._try(record.see, event)
                     curious = record.curious
                 yield event
@@ -244,33 +243,30 @@ def attempt(request: Request, inner: Handler) -> AsyncIterator[StreamEvent]:
 
 
 async def _attempt_whole(request: Request, inner: WholeHandler) -> Sequence[StreamEvent]:
-    record, began = CURRENT.get(), time_ns()
-    failure = None
-    try:
+    with _noted():
         return await inner(request)
-    except LLMProviderError as error:
-        failure = error
-        raise
-    finally:
-        if record is not None:
-            record.attempts.append(Attempt(began, time_ns(), failure))
-        failure = None
 
 
 async def _attempt(request: Request, inner: Handler) -> AsyncGenerator[StreamEvent, None]:
-    record, began = CURRENT.get(), time_ns()
-    failure = None
-    try:
+    with _noted():
         async with aclosing(cast(Any, inner(request))) as events:
             async for event in events:
                 yield event
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    record, began = CURRENT.get(), time_ns()
+    failure = None
+    try:
+        yield
     except LLMProviderError as error:
         failure = error
         raise
     finally:
         if record is not None:
             record.attempts.append(Attempt(began, time_ns(), failure))
-        failure = None
+        failure = None  # or it and this frame would hold each other
 
 
 attempt.embeddings = True  # type: ignore[attr-defined]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from ..exceptions import LLMProviderError
-from ..pipeline import Handler, WholeHandler, collecting, with_whole
+from ..pipeline import ABOUT, Handler, WholeHandler, collecting, keep_usage, with_whole
 from ..resilience import retries_owned, retrying, return_retries, take_retries, wait_after
-from ..types import Request, StreamEvent, StreamEventType
-
-# Events that only describe an answer.
-_ABOUT: Final = (StreamEventType.META, StreamEventType.USAGE)
+from ..types import Request, StreamEvent
 
 
 def retry_whole(request: Request, inner: WholeHandler) -> Awaitable[Sequence[StreamEvent]]:
@@ -84,10 +81,10 @@ class _Retrying(AsyncIterator[StreamEvent]):
             try:
                 async for event in events:
                     held.append(event)
-                    if event.type not in _ABOUT:
+                    if event.type not in ABOUT:
                         break
             except LLMProviderError as error:
-                _keep_usage(error, held)
+                keep_usage(error, held)
                 try:
                     wait = wait_after(request.retry, attempt, error, owned, failed)
                 except LLMProviderError as last:
@@ -120,15 +117,9 @@ class _Retrying(AsyncIterator[StreamEvent]):
             finally:
                 del failure  # or it and this frame would hold each other
         event = self._held.pop()
-        if not self._held and event.type not in _ABOUT:
+        if not self._held and event.type not in ABOUT:
             self._next = self._events.__anext__
         return event
-
-
-def _keep_usage(error: LLMProviderError, held: list[StreamEvent]) -> None:
-    """What a failed attempt had said of its usage goes with its error."""
-    if error.usage is None:
-        error.usage = next((event.data for event in reversed(held) if event.type is StreamEventType.USAGE), None)
 
 
 retry.embeddings = True  # type: ignore[attr-defined]  # it knows requests for embeddings too

@@ -11,7 +11,7 @@ from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..costs import attempts_of, ceiling, cost_of, usage_of_error
+from ..costs import attempts_of, ceiling, cost_of
 from ..exceptions import (
     BudgetExceededError,
     LLMProviderConfigurationError,
@@ -23,7 +23,7 @@ from ..exceptions import (
 )
 from ..pipeline import Handler, WholeHandler
 from ..profiles import ModelProfile, ProfileTable, estimate_tokens
-from ..types import Request, StreamEvent, StreamEventType, Usage, token_count
+from ..types import Request, StreamEvent, StreamEventType, Usage, token_count, usage_of_error
 from .estimate import answer_tokens, embedded_texts, prompt_tokens
 from .models import Models
 

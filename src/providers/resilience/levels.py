@@ -11,6 +11,7 @@ from ..exceptions import LLMProviderConfigurationError
 
 Clock = Callable[[], float]
 Amounts = Sequence[float]
+Figures = tuple[float, float]
 
 # What refilling in floating point may lack: a billionth of a unit must not cost another wait.
 _ROUNDING: Final = 1e-9
@@ -61,18 +62,42 @@ class Levels:
         stamp: when they were last refilled.
     """
 
-    __slots__ = ("levels", "rates", "stamp")
+    __slots__ = ("_aside", "levels", "rates", "stamp")
 
     def __init__(self, rates: Sequence[Rate], now: float) -> None:
         self.rates = tuple(rates)
         self.levels = [float(rate.capacity) for rate in rates]
         self.stamp = now
+        self._aside: dict[int, Figures] = {}  # buckets that have no limit now, as those with one left them
 
     def reshape(self, rates: Sequence[Rate]) -> None:
-        """Take other shapes; a bucket that is new begins full, and none holds more than its capacity."""
-        old = self.levels
-        self.rates = tuple(rates)
-        self.levels = [min(old[at], rate.capacity) if at < len(old) else rate.capacity for at, rate in enumerate(rates)]
+        """Take other shapes; a bucket that is new begins full, and none holds more than its capacity.
+
+        A bucket whose limit is not known any more is put aside as it is, for whoever knows one later.
+        """
+        old = self.figures()
+        self.rates, self.levels, self._aside = tuple(rates), [], {}
+        for at, rate in enumerate(rates):
+            level = rate.capacity
+            if at < len(old):
+                if rate == UNLIMITED:
+                    self._aside[at] = old[at]
+                else:
+                    units, stamp = old[at]
+                    level = min(level, units + max(0.0, self.stamp - stamp) * rate.per_second)
+            self.levels.append(level)
+
+    def figures(self) -> list[Figures]:
+        """Of each bucket its level, and when that was so."""
+        return [self._aside.get(at, (level, self.stamp)) for at, level in enumerate(self.levels)]
+
+    @classmethod
+    def of(cls, figures: Sequence[Figures], stamp: float) -> Levels:
+        """Levels as `figures` gave them at the time `stamp`; they want shapes, by `reshape`."""
+        found = cls((), stamp)
+        found.levels = [level for level, _ in figures]
+        found._aside = dict(enumerate(figures))
+        return found
 
     def refill(self, now: float) -> None:
         """Let the time since the last refill count. A clock that was set back counts as no time at all."""

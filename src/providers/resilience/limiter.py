@@ -29,8 +29,9 @@ _KEPT: Final = 1024
 class LimitStore(Protocol):
     """Where buckets and cooldowns are kept: in this process, in a file, on a server.
 
-    A key's first use names its buckets; a later use with other rates changes them. Amounts stand in the order of the
-    rates. Nothing here blocks an event loop, and what does not wait may be called from any thread.
+    A key's first use names its buckets; a later use with other rates changes them, but for a rate that is `UNLIMITED`:
+    who does not know a limit leaves that bucket as it is for those who do. Amounts stand in the order of the rates.
+    Nothing here blocks an event loop, and what does not wait may be called from any thread.
     """
 
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
@@ -58,7 +59,7 @@ class LocalLimits:
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # The garbage collector may end a call while this thread holds it.
         self._gates: dict[tuple[str, int], Gate] = {}
 
     def gate(self, key: str, rates: Sequence[Rate]) -> Gate:

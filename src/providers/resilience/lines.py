@@ -7,39 +7,22 @@ import atexit
 import os
 import threading
 import time
-import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
+from weakref import WeakSet
 
-from .cooldown import LONGEST, Cooldown
-from .levels import Amounts, Levels, Rate, known_rates
+from .asked import Ask, Chore, Reply, Spare, give_back
+from .cooldown import LONGEST
+from .levels import Amounts, Rate, known_rates
 
 # Seconds: before the idle thread ends, after which one that waits looks whether others gave something back.
 _REST: Final = 2.0
-LOOK: Final = 0.5
-
-Chore = list[Any]
-"""`["t", amounts]` takes, `["c", seen, seconds or 0]` begins a cooldown, `["p", seen]` notes a call that went well."""
-
-
-def give_back(amounts: Amounts) -> Chore:
-    """What puts amounts back."""
-    return ["t", [-amount for amount in amounts]]
-
-
-def do_chores(chores: Sequence[Chore], levels: Levels, cooldown: Cooldown) -> None:
-    """Do chores to a key's state, at the time that its levels were filled to."""
-    for word, *values in chores:
-        if word == "t":
-            levels.take(values[0])
-        elif word == "c":
-            cooldown.begin(levels.stamp, values[0], values[1] or None)
-            levels.drain(cooldown.remaining(levels.stamp))
-        else:
-            cooldown.passed(values[0])
+_LOOK: Final = 0.5
+# Callers that are let in by one word with the other place.
+_MOST: Final = 64
 
 
 class Waiter:
@@ -81,7 +64,7 @@ class Line:
         self.due = 0.0  # when the one that has paid may go, by the monotonic clock
         self.at = 0.0  # when to look again at those who wait
         self.since = 0.0  # when the first chore came
-        self.spare: Any = None  # the state in this process, for as long as the other place cannot be used
+        self.spare: Spare | None = None  # the state in this process, for as long as the other place cannot be used
         self.generation = 0  # of the cooldown, when last heard of
         self.streak = 0  # of cooldowns, when last heard of
 
@@ -95,7 +78,7 @@ class LinedLimits(ABC):
     """Base of a `LimitStore` whose state lies elsewhere, in a file or on a server.
 
     All work with that place is done in a thread of its own, which ends when idle, so no event loop is held up. A
-    subclass says how one key is served.
+    subclass says how one key's state is asked.
 
     Attributes:
         thread_name: name of that thread.
@@ -107,11 +90,10 @@ class LinedLimits(ABC):
 
     def __init__(self) -> None:
         self.begin()
-        atexit.register(_close, weakref.ref(self))
+        _all.add(self)
 
     def begin(self) -> None:
         """Begin with nobody waiting; again in a forked child, where another thread may have held the lock."""
-        self._process = os.getpid()
         # Reentrant: a call that the garbage collector ends may come here in the middle.
         self.lock = threading.Condition(threading.RLock())
         self._lines: dict[str, Line] = {}
@@ -121,8 +103,9 @@ class LinedLimits(ABC):
     # --- what a subclass writes
 
     @abstractmethod
-    def serving(self) -> AbstractContextManager[Callable[[str, Line], None]]:
-        """What serves one key: does its chores and lets in who may go; entered and left on the thread."""
+    def asking(self) -> AbstractContextManager[Callable[[str, Ask], Reply | None]]:
+        """What asks the state of one key, and gives `None` where its place cannot be used; entered and left on the
+        thread."""
 
     def disown(self) -> None:  # noqa: B027 - a file has nothing to let go of
         """In a forked child, before it begins anew: let go of what is the parent's, without closing it."""
@@ -132,22 +115,23 @@ class LinedLimits(ABC):
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
         """See `LimitStore`."""
         waiter = Waiter(amounts)
-        with self._work():
-            line = self._line(key, rates)
-            if not line.busy:
-                line.at = time.monotonic()
-            line.queue.append(waiter)
         try:
+            with self._work():
+                line = self._line(key, rates)
+                if not line.busy:
+                    line.at = time.monotonic()
+                line.queue.append(waiter)
             return await waiter.future
         except BaseException:
             with self._work():
                 waiter.gone = True
+                at = self._lines.get(key)
                 if waiter.granted:
-                    self._chore(key, rates, give_back(waiter.amounts))
-                elif waiter in line.queue:
-                    line.queue.remove(waiter)
-                else:
-                    line.at = time.monotonic()  # The thread finds that it has gone, and takes the next.
+                    self._take_back(key, rates, waiter)
+                elif at is not None and waiter in at.queue:
+                    at.queue.remove(waiter)
+                elif at is not None:
+                    at.at = time.monotonic()  # The thread finds that it has gone, and takes the next.
             raise
 
     def charge(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> None:
@@ -164,7 +148,7 @@ class LinedLimits(ABC):
     def passed(self, key: str, rates: Sequence[Rate], seen: int) -> None:
         """See `LimitStore`. Said only where it changes something: most calls have nothing to tell."""
         line = self._lines.get(key)
-        if line is not None and line.streak and self._process == os.getpid():
+        if line is not None and line.streak:
             with self._work():
                 self._chore(key, rates, ["p", seen])
 
@@ -177,7 +161,7 @@ class LinedLimits(ABC):
             thread.join(self.patience)
         with self.lock:
             self._closing = False
-            if any(line.busy for line in self._lines.values()):
+            if any(line.busy or line.chores for line in self._lines.values()):
                 self._start()
 
     @property
@@ -185,34 +169,20 @@ class LinedLimits(ABC):
         """Whether nothing is to be done and no thread works."""
         return self._thread is None
 
-    # --- for the subclass, on the thread
-
-    def let_in(self, line: Line, waiters: Sequence[Waiter], generation: int) -> None:
-        """Let callers in who have paid; what one has paid who is gone by now is given back."""
-        for waiter in waiters:
-            with self.lock:
-                waiter.granted = True
-                if waiter.gone:
-                    line.chores.append(give_back(waiter.amounts))
-                    continue
-            try:
-                waiter.loop.call_soon_threadsafe(waiter.go, generation)
-            except RuntimeError:  # Its loop is closed, so it never goes.
-                with self.lock:
-                    line.chores.append(give_back(waiter.amounts))
-
     # --- in here
 
     def _work(self, *, start: bool = True) -> _Work:
-        if self._process != os.getpid():
-            self.disown()
-            self.begin()
         return _Work(self, start)
 
     def _start(self) -> None:
         if self._thread is None:
+            # Noted first: the garbage collector may end a call meanwhile, which must not start a second one.
             self._thread = threading.Thread(target=self._run, name=self.thread_name, daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except BaseException:
+                self._thread = None
+                raise
 
     def _line(self, key: str, rates: Sequence[Rate]) -> Line:
         line = self._lines.get(key)
@@ -224,17 +194,20 @@ class LinedLimits(ABC):
 
     def _chore(self, key: str, rates: Sequence[Rate], chore: Chore) -> None:
         line = self._line(key, rates)
-        if not line.chores:
+        # Taken out before it is changed: the garbage collector may end a call, and add a chore, meanwhile.
+        last = line.chores.pop() if line.chores else None
+        if last is None:
             line.since = time.monotonic()
-        elif chore[0] == line.chores[-1][0] == "t" and len(chore[1]) == len(line.chores[-1][1]):
+        elif chore[0] == last[0] == "t" and len(chore[1]) == len(last[1]):
             # One word for thousands of calls that end at once.
-            line.chores[-1] = ["t", [sum(pair) for pair in zip(chore[1], line.chores[-1][1], strict=True)]]
-            return
+            chore = ["t", [sum(pair) for pair in zip(chore[1], last[1], strict=True)]]
+        else:
+            line.chores.append(last)
         line.chores.append(chore)
 
     def _run(self) -> None:
         try:
-            with self.serving() as serve:
+            with self.asking() as say:
                 while True:
                     with self.lock:
                         key = self._next()
@@ -242,7 +215,7 @@ class LinedLimits(ABC):
                             self._thread = None
                             return
                         line = self._lines[key]
-                    serve(key, line)
+                    self._serve(key, line, say)
         finally:
             with self.lock:
                 if self._thread is threading.current_thread():
@@ -252,17 +225,83 @@ class LinedLimits(ABC):
         """The key to look after now; waits for it, and gives `None` after a rest without any."""
         rested = False
         while True:
-            now = time.monotonic()
+            now, lines = time.monotonic(), self._lines.copy()  # to which the garbage collector adds none
             # Who is due for longest goes first, so that a key with many calls does not keep the others waiting.
-            due = [(line.since, key) for key, line in self._lines.items() if line.chores]
-            due += [(line.at, key) for key, line in self._lines.items() if line.busy]
+            due = [(line.since, key) for key, line in lines.items() if line.chores]
+            due += [(line.at, key) for key, line in lines.items() if line.busy]
             first, key = min(due, default=(now + _REST, ""))
             if due and first <= now:
                 return key
             if self._closing or (not due and rested):
-                self._lines = {key: line for key, line in self._lines.items() if line.busy or line.spare}
+                for key, line in lines.items():
+                    if not (line.busy or line.chores or line.spare):
+                        del self._lines[key]
                 return None
             rested = not self.lock.wait(first - now)
+
+    def _serve(self, key: str, line: Line, say: Callable[[str, Ask], Reply | None]) -> None:
+        """Do for one key what there is to do: its chores, and let in who may go."""
+        taken: list[Waiter] = []
+        with self.lock:
+            if line.held is not None and line.held.lost:
+                line.chores.append(give_back(line.held.amounts))
+                line.held = None
+            while line.queue and len(taken) < _MOST:
+                taken.append(line.queue.popleft())
+            chores, line.chores = line.chores, []
+            held, spare = line.held, line.spare
+            ripe = time.monotonic() >= line.due
+            paid = None if held is None else held.amounts
+            ask = Ask(line.rates, chores, paid, ripe, [waiter.amounts for waiter in taken])
+        reply = say(key, ask)
+        if reply is None:
+            spare = spare or Spare(ask.rates, line.generation)
+            reply = spare.say(ask)
+        else:
+            spare = None
+        with self.lock:
+            line.spare, line.generation, line.streak = spare, reply.generation, reply.streak
+            granted = self._settle(line, taken, reply)
+        self._let_in(key, line, granted)
+
+    def _settle(self, line: Line, taken: list[Waiter], reply: Reply) -> list[Waiter]:
+        """Put those back into the line who have to wait; gives those who may go."""
+        mono = time.monotonic()
+        granted, rest = taken[: reply.granted], taken[reply.granted :]
+        if line.held is not None and reply.freed:
+            granted.insert(0, line.held)
+            line.held = None
+        line.at = mono
+        if reply.waits:
+            if line.held is None:
+                line.held, rest, line.due = rest[0], rest[1:], mono + reply.left
+            else:
+                # What others gave back brings its time forward; what others took behind it does not put it off.
+                line.due = min(line.due, mono + reply.left)
+            if not line.held.gone:
+                line.at = min(max(line.due, mono + reply.pause), mono + _LOOK)
+        line.queue.extendleft(reversed([waiter for waiter in rest if not waiter.gone]))
+        return granted
+
+    def _let_in(self, key: str, line: Line, waiters: list[Waiter]) -> None:
+        """Let callers in who have paid; what one has paid who is gone by now is given back."""
+        for waiter in waiters:
+            with self.lock:
+                waiter.granted = True
+                if waiter.gone:
+                    self._take_back(key, line.rates, waiter)
+                    continue
+            try:
+                waiter.loop.call_soon_threadsafe(waiter.go, line.generation)
+            except RuntimeError:  # Its loop is closed, so it never goes.
+                with self.lock:
+                    self._take_back(key, line.rates, waiter)
+
+    def _take_back(self, key: str, rates: Sequence[Rate], waiter: Waiter) -> None:
+        # Once: a waiter of a closed loop is thrown away later, and then gives up what it has.
+        granted, waiter.granted = waiter.granted, False
+        if granted:
+            self._chore(key, rates, give_back(waiter.amounts))
 
 
 class _Work:
@@ -287,12 +326,28 @@ class _Work:
             store.lock.release()
 
 
-def _close(store: weakref.ref[LinedLimits]) -> None:
-    found = store()
-    if found is not None and found._thread is not None and found._process == os.getpid():
-        with found.lock:
-            for line in found._lines.values():
+_all: Final[WeakSet[LinedLimits]] = WeakSet()
+
+
+def _at_exit() -> None:
+    """Do what is left to do; nobody waits any more."""
+    for store in tuple(_all):
+        if store.at_rest:
+            continue
+        with store.lock:
+            for line in store._lines.values():
                 line.queue.clear()
                 if line.held is not None:
                     line.held.gone, line.at = True, 0.0
-        found.close()
+        store.close()
+
+
+def _after_fork() -> None:
+    for store in tuple(_all):
+        store.disown()
+        store.begin()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -11,7 +11,7 @@ from contextvars import ContextVar, Token
 from typing import Any, TypeVar
 
 from ..exceptions import LLMProviderConnectionError, LLMProviderError
-from ..types import LLMResponse, RetryPolicy, Usage
+from ..types import RetryPolicy, usage_of_error
 
 T = TypeVar("T")
 logger = logging.getLogger("providers.retry")
@@ -113,7 +113,7 @@ def wait_after(
             raise error
         finally:
             del error  # or it and this frame would hold each other
-    note = {"error": type(error).__name__, "status": error.status_code, "usage": _usage_of(error), "wait": wait}
+    note = {"error": type(error).__name__, "status": error.status_code, "usage": usage_of_error(error), "wait": wait}
     if error.target is not None:
         note.update(provider=error.provider, model=error.model, target=error.target)
     failed.append(note)
@@ -121,14 +121,6 @@ def wait_after(
         "attempt %d of %d failed (%s), next in %.2f s", attempt, policy.max_attempts, type(error).__name__, wait
     )
     return wait
-
-
-def _usage_of(error: LLMProviderError) -> Usage | None:
-    response = error.response
-    for usage in (error.usage, response.usage if isinstance(response, LLMResponse) else None):
-        if isinstance(usage, Usage) and any(usage[name] is not None for name in usage):
-            return usage
-    return None
 
 
 async def retrying(

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
+from .asked import Ask, Reply, answer
 from .cooldown import Cooldown
-from .levels import UNLIMITED, Clock, Levels, Rate
-from .lines import LOOK, Line, LinedLimits, Waiter, do_chores
+from .levels import Clock, Levels
+from .lines import LinedLimits
 
 T = TypeVar("T")
 logger = logging.getLogger("providers.limits")
@@ -57,70 +58,40 @@ class SQLiteLimits(LinedLimits):
         self._broken_until = 0.0
 
     @contextmanager
-    def serving(self) -> Iterator[Callable[[str, Line], None]]:
+    def asking(self) -> Iterator[Callable[[str, Ask], Reply | None]]:
         """See `LinedLimits`. The file is open for as long as the thread works, and after a failure opened again."""
         file: Any = None
 
-        def serve(key: str, line: Line) -> None:
+        def say(key: str, ask: Ask) -> Reply | None:
             nonlocal file
             if file is None and time.monotonic() >= self._broken_until:
                 file = self._attempt(self._connect)
-            if not self._serve(file, key, line) and file is not None:
+            if file is None:
+                return None
+            reply = self._attempt(lambda: self._say(file, key, ask))
+            if reply is None:
                 self._attempt(file.close)
                 file = None
+            return reply
 
         try:
-            yield serve
+            yield say
         finally:
             if file is not None:
                 self._attempt(file.close)
 
     # --- in the thread
 
-    def _serve(self, file: Any, key: str, line: Line) -> bool:
-        """Do for one key what there is to do; false where the file could not be used."""
-        granted: list[Waiter] = []
-        mono = time.monotonic()
-
-        def act(levels: Levels, cooldown: Cooldown) -> int:
-            with self.lock:
-                # Taken out before it is done: the garbage collector may end a call, and add a chore, meanwhile.
-                chores, line.chores = line.chores, []
-                do_chores(chores, levels, cooldown)
-                self._admit(line, levels, cooldown, granted, mono)
-                line.streak = cooldown.streak
-            return cooldown.generation
-
-        generation, fine = self._transact(file, key, line, act)
-        self.let_in(line, granted, generation)
-        return fine
-
-    def _admit(self, line: Line, levels: Levels, cooldown: Cooldown, granted: list[Waiter], mono: float) -> None:
-        pause = cooldown.remaining(levels.stamp)
-        held = line.held
-        if held is not None and held.lost:
-            levels.take([-amount for amount in held.amounts])
-            line.held = None
-        elif held is not None:
-            # What others gave back since brings its time forward; what others took behind it does not put it off.
-            paid, levels.levels = levels.levels, [a + b for a, b in zip(levels.levels, held.amounts, strict=True)]
-            line.due = min(line.due, mono + levels.wait(held.amounts, levels.stamp))
-            levels.levels = paid
-            if mono < line.due or pause:
-                line.at = min(max(line.due, mono + pause), mono + LOOK)
-                return
-            granted.append(held)
-            line.held = None
-        while line.queue:
-            waiter = line.queue.popleft()
-            wait = max(levels.wait(waiter.amounts, levels.stamp), pause)
-            levels.take(waiter.amounts)
-            if wait:
-                # It pays now, so that no other process can take its turn, and goes when its time has come.
-                line.held, line.due = waiter, mono + wait
-                line.at = min(line.due, mono + LOOK)
-                return
-            granted.append(waiter)
+    def _say(self, file: Any, key: str, ask: Ask) -> Reply:
+        file.execute("BEGIN IMMEDIATE")
+        rows = file.execute(_READ, (key,)).fetchall()
+        # Only now, when nobody else can write: so time runs forwards from one transaction to the next.
+        now = self._clock()
+        levels, cooldown = _load(rows[0][0] if rows else None) or (Levels((), now), Cooldown())
+        reply = answer(ask, levels, cooldown, now)
+        file.execute(_WRITE, (key, _dump(levels, cooldown)))
+        file.execute("COMMIT")
+        return reply
 
     def _connect(self) -> Any:
         import sqlite3
@@ -136,31 +107,6 @@ class SQLiteLimits(LinedLimits):
             file.close()
             raise
         return file
-
-    def _transact(self, file: Any, key: str, line: Line, act: Callable[[Levels, Cooldown], T]) -> tuple[T, bool]:
-        """Do something with a key's state, once, in the file or, where that cannot be used, in memory."""
-        row: Any = None
-        fine = file is not None and self._attempt(lambda: file.execute("BEGIN IMMEDIATE")) is not None
-        if fine:
-            row = self._attempt(lambda: file.execute(_READ, (key,)).fetchall())
-            fine = row is not None
-        # Only now, when nobody else can write: so time runs forwards from one transaction to the next.
-        now = self._clock()
-        if fine:
-            levels, cooldown = _load(row[0][0] if row else None, line.rates, now)
-            line.spare = None
-        else:
-            levels, cooldown = line.spare = line.spare or (Levels(line.rates, now), Cooldown())
-            levels.reshape(line.rates)
-        kept = levels.stamp, levels.levels
-        levels.refill(now)
-        result = act(levels, cooldown)
-        if fine:
-            if set(line.rates) == {UNLIMITED}:  # Who knows no limit leaves the buckets of those who do as they are.
-                levels.stamp, levels.levels = kept
-            state = _dump(levels, cooldown)
-            fine = self._attempt(lambda: file.execute(_WRITE, (key, state)) and file.execute("COMMIT")) is not None
-        return result, fine
 
     def _attempt(self, action: Callable[[], T]) -> T | None:
         """Do something with the file; `None`, and a line in the log, where that fails."""
@@ -191,19 +137,19 @@ def _write_ahead(file: Any) -> None:
 
 def _dump(levels: Levels, cooldown: Cooldown) -> str:
     pause = (cooldown.until, cooldown.since, cooldown.generation, cooldown.streak)
-    return json.dumps([levels.stamp, levels.levels, pause])
+    return json.dumps([levels.stamp, levels.figures(), pause])
 
 
-def _load(state: str | None, rates: tuple[Rate, ...], now: float) -> tuple[Levels, Cooldown]:
-    """A key's state as it stands in the file; as if unused where nobody can read it."""
-    levels, cooldown = Levels((), now), Cooldown()
-    if state is not None:
-        try:
-            stamp, figures, (until, since, generation, streak) = json.loads(state)
-            levels.stamp, levels.levels = float(stamp), [float(figure) for figure in figures]
-            cooldown.until, cooldown.since = float(until), float(since)
-            cooldown.generation, cooldown.streak = int(generation), int(streak)
-        except (ValueError, TypeError):
-            levels, cooldown = Levels((), now), Cooldown()
-    levels.reshape(rates)
+def _load(state: str | None) -> tuple[Levels, Cooldown] | None:
+    """A key's state as it stands in the file; `None` where it does not, or nobody can read it."""
+    if state is None:
+        return None
+    cooldown = Cooldown()
+    try:
+        stamp, figures, (until, since, generation, streak) = json.loads(state)
+        levels = Levels.of([(float(level), float(at)) for level, at in figures], float(stamp))
+        cooldown.until, cooldown.since = float(until), float(since)
+        cooldown.generation, cooldown.streak = int(generation), int(streak)
+    except (ValueError, TypeError, OverflowError):
+        return None
     return levels, cooldown

@@ -40,8 +40,9 @@ class Health:
         _all.add(self)
 
     def _renew(self) -> None:
-        # Also in a forked child, where another thread may have held it.
-        self._lock = threading.Lock()
+        # Also in a forked child, where another thread may have held it. Reentrant: the garbage collector may end a call
+        # while this very thread holds it.
+        self._lock = threading.RLock()
 
     @property
     def state(self) -> str:

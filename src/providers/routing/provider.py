@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from random import Random
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 from ..base import LLMProvider
 from ..capabilities import EmbeddingRequest, Embeddings
-from ..exceptions import (
-    LLMProviderContentFilterError,
-    LLMProviderError,
-)
+from ..exceptions import LLMProviderContentFilterError, LLMProviderError
 from ..layers.retrying import retry
+from ..pipeline import ABOUT
 from ..profiles import estimate_tokens
 from ..resilience import return_retries, take_retries
 from ..types import APIType, EmbeddingResult, LLMConfig, Messages, Request, StreamEvent, StreamEventType
@@ -24,10 +22,11 @@ from .arguments import labels_of, owned_of, providers_of, weights_of, wrong
 from .choice import CHOICES, Choice, by_cost, by_weight, expected
 from .embedding import EmbeddingWalk, embed_with, embeds
 from .health import Health
-from .running import ABOUT, Running, about, whole_of
+from .running import Running, about, whole_of
 from .targets import OWN_ON_UNSUPPORTED, OWN_TIMEOUT, FallbackBuilder, Target
-from .walk import MovesOn, Walk
+from .walk import MovesOn, Try, Walk
 
+T = TypeVar("T")
 _TOKEN: Final = StreamEventType.TOKEN
 _MOST_KEPT: Final = 8
 
@@ -158,26 +157,36 @@ class FallbackProvider(LLMProvider):
     async def respond(self, request: Request) -> Sequence[StreamEvent]:
         """The whole answer of the first target that can."""
         walk = self._walk(request)
+        tried, events = await self._first(walk, whole_of, lambda: self._end(walk, request))
+        return [about(tried, walk.attempts), *events]
+
+    async def _first(
+        self, walk: Walk, ask: Callable[[Try], Awaitable[T]], end: Callable[[], LLMProviderError]
+    ) -> tuple[Try, T]:
+        """The first target that can, and what it gives when it is asked.
+
+        Raises:
+            LLMProviderError: one that ends the call; where all targets have failed, what `end` gives.
+        """
         token = take_retries()
         try:
             while (tried := walk.next()) is not None:
                 try:
-                    events = await whole_of(tried)
+                    found = await ask(tried)
                     tried.up()
-                    return [about(tried, walk.attempts), *events]
-                except LLMProviderError as error:
-                    if not walk.fail(tried, error):
-                        raise
+                    return tried, found
                 except AssertionError:
                     raise
                 except Exception as error:
-                    bug = tried.target.provider._calls._bug(error)
-                    bug.__cause__ = error
-                    if not walk.fail(tried, bug):
-                        raise bug from error
+                    ours = tried.ours(error)
+                    try:
+                        if not walk.fail(tried, ours):
+                            raise ours
+                    finally:
+                        del ours  # or it and this frame would hold each other
                 finally:
                     tried.end()
-            raise self._end(walk, request)
+            raise end()
         finally:
             return_retries(token)
             walk.forget()
@@ -226,12 +235,16 @@ class FallbackProvider(LLMProvider):
         finally:
             walk.forget()
 
-    def _walk(self, request: Request) -> Walk:
-        order: Sequence[Target] = self._targets
+    def _in_order(self, expect: Callable[[], tuple[int, int]]) -> Sequence[Target]:
+        """The targets in the order of choice for a call of which so many tokens are expected, in and out."""
         if self._choice == "weighted":
-            order = by_weight(order, self._rng)
-        elif self._choice == "cheapest":
-            order = by_cost(order, *expected(request))
+            return by_weight(self._targets, self._rng)
+        if self._choice == "cheapest":
+            return by_cost(self._targets, *expect())
+        return self._targets
+
+    def _walk(self, request: Request) -> Walk:
+        order = self._in_order(lambda: expected(request))
         past = self._overflowed.pop(id(request.messages), None) if self._overflowed else None
         return Walk(self.name, order, request, self._decides, past[1] if past is not None else frozenset())
 
@@ -355,35 +368,10 @@ class EmbeddingFallback(Embeddings, FallbackProvider):
 
     async def create_embeddings(self, request: EmbeddingRequest) -> EmbeddingResult:
         """The vectors of the first target that can, all of them from one."""
-        order: Sequence[Target] = self._targets
-        if self._choice == "weighted":
-            order = by_weight(order, self._rng)
-        elif self._choice == "cheapest":
-            order = by_cost(order, sum(map(estimate_tokens, request.inputs)), 0)
+        order = self._in_order(lambda: (sum(map(estimate_tokens, request.inputs)), 0))
         walk = EmbeddingWalk(self.name, order, self._targets, request, self._decides, any_vectors=self._any_vectors)
-        token = take_retries()
-        try:
-            while (tried := walk.next()) is not None:
-                try:
-                    found = await embed_with(tried, request)
-                    tried.up()
-                    return found
-                except LLMProviderError as error:
-                    if not walk.fail(tried, error):
-                        raise
-                except AssertionError:
-                    raise
-                except Exception as error:
-                    bug = tried.target.provider._calls._bug(error)
-                    bug.__cause__ = error
-                    if not walk.fail(tried, bug):
-                        raise bug from error
-                finally:
-                    tried.end()
-            raise walk.end()
-        finally:
-            return_retries(token)
-            walk.forget()
+        _, found = await self._first(walk, lambda tried: embed_with(tried, request), walk.end)
+        return found
 
 
 _embedding: Final[dict[type[FallbackProvider], type[FallbackProvider]]] = {FallbackProvider: EmbeddingFallback}

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ..exceptions import LLMProviderError
+from ..pipeline import ABOUT
 from ..resilience import return_retries, take_retries
 from ..types import StreamEvent, StreamEventType, Usage
 from .walk import Try
-
-ABOUT: Final = (StreamEventType.META, StreamEventType.USAGE)
-"""Events that only describe an answer."""
 
 _USAGE: Final = StreamEventType.USAGE
 
@@ -59,9 +57,7 @@ class Running:
 
     def read(self, error: Exception) -> LLMProviderError:
         """The error as one of ours, with what the stream had said of its usage."""
-        ours = error if isinstance(error, LLMProviderError) else self._tried.target.provider._calls._bug(error)
-        if ours is not error:
-            ours.__cause__ = error
+        ours = self._tried.ours(error)
         if ours.usage is None:
             ours.usage = self.usage
         if self._priced is not None:

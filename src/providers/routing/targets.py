@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -11,7 +10,7 @@ from ..base import LLMProvider
 from ..costs import cost_of
 from ..exceptions import LLMProviderConfigurationError, LLMProviderError
 from ..layers.models import Models
-from ..notices import warn
+from ..notices import warn_only
 from ..profiles import ModelProfile
 from ..request_builder import RequestBuilder
 from ..types import APIType, LLMConfig, Request, Usage
@@ -169,6 +168,4 @@ class Target:
         """Warn the first time that something of a kind happens."""
         if kind not in self._warned:
             self._warned.add(kind)
-            # Where warnings are errors, one of them must still not cost the answer of the next target.
-            with suppress(Warning):
-                warn(message)
+            warn_only(message)

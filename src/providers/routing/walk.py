@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..costs import usage_of_error
 from ..exceptions import LLMProviderError, LLMProviderTokenLimitError, LLMProviderUnsupportedOperationError
 from ..request_builder import wants
 from ..resilience.cooldown import FIRST
-from ..types import Request
+from ..types import Request, usage_of_error
 from .choice import surely
 from .rules import OPENING, Rule, rule_of
 from .targets import Target
@@ -64,6 +63,14 @@ class Try:
             health.rest(ticket, error.retry_after if (error.retry_after or 0) > 0 else FIRST)
         else:
             health.left(ticket)
+
+    def ours(self, error: Exception) -> LLMProviderError:
+        """What the target raised as one of our errors; a mistake in its own code too."""
+        if isinstance(error, LLMProviderError):
+            return error
+        bug = self.target.provider._calls._bug(error)
+        bug.__cause__ = error
+        return bug
 
     def end(self) -> None:
         """It is over; a probe of which nothing is known makes way for the next one."""

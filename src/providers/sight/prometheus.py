@@ -43,7 +43,7 @@ class Metrics:
         self.registry: Any = registry if registry is not None else library.CollectorRegistry()
         self._text: Callable[[Any], bytes] = library.generate_latest
         self._models: set[tuple[str, str]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # The garbage collector may end a call while this thread holds it.
 
         def counter(name: str, text: str, *labels: str) -> Any:
             return library.Counter(f"llm_provider_{name}", text, labels, registry=self.registry)

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from time import perf_counter, time_ns
 from typing import Any, Final, NamedTuple
 
-from ..costs import attempts_of, usage_of_error
+from ..costs import attempts_of
 from ..exceptions import (
     LLMProviderAPIError,
     LLMProviderError,
@@ -16,7 +16,7 @@ from ..exceptions import (
     PluginError,
 )
 from ..pipeline import Assembler
-from ..types import LLMResponse, Request, StreamEvent, StreamEventType, Usage
+from ..types import LLMResponse, Request, StreamEvent, StreamEventType, Usage, usage_of_error
 from ..wire.redaction import shorten
 from .secrets import masked, redacted
 

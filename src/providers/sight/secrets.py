@@ -89,13 +89,13 @@ def _forms(secret: str) -> set[str]:
 
 _owners: Final[WeakKeyDictionary[Any, frozenset[str]]] = WeakKeyDictionary()
 _known: tuple[tuple[str, ...], int] = ((), 0)
-_lock = threading.Lock()
+_lock = threading.RLock()  # The garbage collector may end a call, whose texts are masked, while this thread holds it.
 
 
 def _after_fork() -> None:
     # Another thread may have held it in the parent.
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -7,7 +7,7 @@ from .messages import Content, Message, MessageInput, Messages, Role, normalize_
 from .options import CallOptions, NotStreaming, Streaming
 from .policy import RetryPolicy
 from .request import Request
-from .response import CompletionResult, EmbeddingResult, LLMResponse
+from .response import CompletionResult, EmbeddingResult, LLMResponse, usage_of_error
 from .secret import Secret
 from .structured import StructuredOutput
 from .tools import ToolCall, ToolCallDelta, ToolChoice, ToolSpec, coerce_tools
@@ -50,4 +50,5 @@ __all__ = [
     "read_part",
     "read_parts",
     "token_count",
+    "usage_of_error",
 ]

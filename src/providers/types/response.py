@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..exceptions import LLMProviderError
 from .config import APIType
 from .messages import Message, Role
 from .tools import ToolCall
@@ -144,6 +145,15 @@ class LLMResponse:
 
 
 CompletionResult = LLMResponse
+
+
+def usage_of_error(error: LLMProviderError) -> Usage | None:
+    """What an attempt that failed is known to have used, or `None`."""
+    response = error.response
+    for usage in (error.usage, response.usage if isinstance(response, LLMResponse) else None):
+        if isinstance(usage, Usage) and any(usage[name] is not None for name in usage):
+            return usage
+    return None
 
 
 def json_safe(value: Any) -> Any:

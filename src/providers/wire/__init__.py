@@ -12,7 +12,7 @@ from .jsonbody import Checked, decode_json, decode_object, encode_json
 from .redaction import redact
 from .reply import Reply
 from .retry_after import parse_retry_after
-from .sdk import SdkTransport
+from .sdk import SdkTransport, Sent
 from .sse import Event, SSEParser
 from .transport import Answer, Headers, Hidden, HttpTransport, SaidAll, Seen, Transport, hidden, merged_headers
 
@@ -30,6 +30,7 @@ __all__ = [
     "SaidAll",
     "SdkTransport",
     "Seen",
+    "Sent",
     "Transport",
     "decode_json",
     "decode_object",

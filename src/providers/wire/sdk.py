@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, NamedTuple, cast
 
 from providers.exceptions import (
     LLMProviderConnectionError,
@@ -35,6 +35,26 @@ _GRACE: Final = 1.0  # seconds that closing waits for clients of loops in other 
 _LINGER: Final = 0.25  # seconds that a stream may take to end behind its last word
 _DISTRUST: Final = 300.0  # seconds that a server is known not to end its streams
 _CUT: Final = "peer closed connection without sending"
+
+
+class Sent(NamedTuple):
+    """One request, as `SdkTransport.send` takes it.
+
+    Attributes:
+        method: `"POST"`, `"GET"`...
+        path: below the address.
+        body: plain JSON values, or `None` for a request without a body.
+        limit: seconds for the request, which are measured here; `patience` makes something of them for the SDK.
+        headers: of this request alone.
+        streamed: whether the reply is given open, its body not read.
+    """
+
+    method: str
+    path: str
+    body: Any
+    limit: float | None
+    headers: Mapping[str, str]
+    streamed: bool
 
 
 class SdkTransport(ABC):
@@ -105,27 +125,8 @@ class SdkTransport(ABC):
         """Make a client for the running loop. `headers` hold the key, so that none is sent where there is none."""
 
     @abstractmethod
-    def send(
-        self,
-        client: Any,
-        method: str,
-        path: str,
-        body: Any,
-        limit: float | None,
-        headers: Mapping[str, str],
-        streamed: bool,
-    ) -> Awaitable[Any]:
-        """Send one request; what is awaited gives the library's reply.
-
-        Args:
-            client: what `make` gave.
-            method: `"POST"`, `"GET"`...
-            path: below the address.
-            body: plain JSON values, or `None` for a request without a body.
-            limit: seconds for the request, which are measured here; `patience` makes something of them for the SDK.
-            headers: of this request alone.
-            streamed: whether the reply is given open, its body not read.
-        """
+    def send(self, client: Any, request: Sent) -> Awaitable[Any]:
+        """Send one request over what `make` gave; what is awaited gives the library's reply."""
 
     async def end(self, client: Any) -> None:
         """Close a client."""
@@ -145,18 +146,7 @@ class SdkTransport(ABC):
         self, method: str, path: str, body: dict[str, Any] | None, limit: float | None, headers: Headers = None
     ) -> Any:
         """Make a request with any method."""
-        client = self._client()  # made before the clock runs: the first of a loop takes its time
-        try:
-            async with asyncio.timeout(limit):
-                response = await self.send(client, method, path, self._plain(body), limit, headers or {}, False)
-        except Exception as error:
-            ours = self._failure(error, limit)
-            if ours is None:
-                raise
-            raise ours from self._cause(error)
-        if not 200 <= response.status_code < 300:
-            raise self._of_reply(response)
-        return response
+        return await self._reply_to(Sent(method, path, self._plain(body), limit, headers or {}, False))
 
     def read(self, response: Any) -> Answer:
         """Read a whole reply; one that says by its status that it has no body is an empty object."""
@@ -184,22 +174,9 @@ class SdkTransport(ABC):
         headers: Headers = None,
     ) -> AsyncGenerator[tuple[str | None, bytes], None]:
         """Send a body and give the events of the reply."""
-        client = self._client()
-        response: Any = None
+        own = {**(headers or {}), "Accept": EVENTS}
+        response = await self._reply_to(Sent("POST", path, self._plain(body), limit, own, True))
         try:
-            try:
-                async with asyncio.timeout(limit):
-                    own = {**(headers or {}), "Accept": EVENTS}
-                    response = await self.send(client, "POST", path, self._plain(body), limit, own, True)
-                    if not 200 <= response.status_code < 300:
-                        await response.aread()
-            except Exception as error:
-                ours = self._failure(error, limit)
-                if ours is None:
-                    raise
-                raise ours from self._cause(error)
-            if not 200 <= response.status_code < 300:
-                raise self._of_reply(response)
             request_id = self._request_id(response)
             seen(request_id)
             kind = response.headers.get("Content-Type", EVENTS).partition(";")[0].strip().lower()
@@ -242,8 +219,7 @@ class SdkTransport(ABC):
                     request_id=request_id,
                 )
         finally:
-            if response is not None:
-                await response.aclose()
+            await response.aclose()
 
     async def close(self) -> None:
         """Close the clients of all loops."""
@@ -268,6 +244,27 @@ class SdkTransport(ABC):
                 self._clients.pop(loop, None)
                 raise ProviderClosedError("the provider was closed; create a new one", provider=self._provider)
         return found.client
+
+    async def _reply_to(self, request: Sent) -> Any:
+        """Send a request; gives its reply where the status says that all is well."""
+        client = self._client()  # made before the clock runs: the first of a loop takes its time
+        try:
+            async with asyncio.timeout(request.limit):
+                response = await self.send(client, request)
+                well = 200 <= response.status_code < 300
+                if request.streamed and not well:
+                    try:
+                        await response.aread()
+                    finally:
+                        await response.aclose()
+        except Exception as error:
+            ours = self._failure(error, request.limit)
+            if ours is None:
+                raise
+            raise ours from self._cause(error)
+        if not well:
+            raise self._of_reply(response)
+        return response
 
     def _plain(self, body: dict[str, Any] | None) -> Any:
         # Through our own encoder first: it refuses NaN and mends half characters, and both transports send the same.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import httpx2
 
-from providers.wire import SdkTransport
+from providers.wire import SdkTransport, Sent
 
 
 class Refused(Exception):
@@ -71,15 +71,7 @@ class SmallTransport(SdkTransport):
         self.made.append(SmallClient(self.address, self.headers))
         return self.made[-1]
 
-    def send(
-        self,
-        client: SmallClient,
-        method: str,
-        path: str,
-        body: Any,
-        limit: float | None,
-        headers: Mapping[str, str],
-        streamed: bool,
-    ) -> Any:
-        own = {**headers, **dict.fromkeys(self.unsaid)}
-        return client.call(method, path, body, own, timeout=self.patience(limit), streamed=streamed)
+    def send(self, client: SmallClient, request: Sent) -> Any:
+        own = {**request.headers, **dict.fromkeys(self.unsaid)}
+        how = {"timeout": self.patience(request.limit), "streamed": request.streamed}
+        return client.call(request.method, request.path, request.body, own, **how)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, ClassVar, Final
 
 import anthropic
 import httpx2 as httpx
 
-from providers.wire import SdkTransport
+from providers.wire import SdkTransport, Sent
 
 # Later versions of major 1, and major 2, make spans where the application traces: each call would be seen twice.
 _QUIET: Final[dict[str, Any]] = {
@@ -38,21 +38,13 @@ class AnthropicTransport(SdkTransport):
             **_QUIET,
         )
 
-    def send(
-        self,
-        client: Any,
-        method: str,
-        path: str,
-        body: Any,
-        limit: float | None,
-        headers: Mapping[str, str],
-        streamed: bool,
-    ) -> Awaitable[Any]:
+    def send(self, client: Any, request: Sent) -> Awaitable[Any]:
         """Through `client.post` and its like; asked for the reply itself, the SDK makes no stream of its own."""
-        given: dict[str, Any] = {} if body is None else {"body": body}
-        if streamed:
+        given: dict[str, Any] = {} if request.body is None else {"body": request.body}
+        if request.streamed:
             given |= {"stream": True, "stream_cls": anthropic.AsyncStream[Any]}
-        own = {**headers, **dict.fromkeys(self.unsaid, anthropic.omit)}
-        options = {"timeout": self.patience(limit), "follow_redirects": False, "headers": own}
-        reply: Awaitable[Any] = getattr(client, method.lower())(path, cast_to=httpx.Response, options=options, **given)
+        own = {**request.headers, **dict.fromkeys(self.unsaid, anthropic.omit)}
+        options = {"timeout": self.patience(request.limit), "follow_redirects": False, "headers": own}
+        call = getattr(client, request.method.lower())
+        reply: Awaitable[Any] = call(request.path, cast_to=httpx.Response, options=options, **given)
         return reply

@@ -56,15 +56,6 @@ class Address:
             return type(error).__name__
         return f"{type(error).__name__}: {text[:300]}"
 
-    def may_be_shown(self, error: BaseException) -> bool:
-        """Whether neither an error nor what it came from tells a secret."""
-        seen: BaseException | None = error
-        while seen is not None:
-            if any(secret in f"{seen} {seen.args}" for secret in self._secrets):
-                return False
-            seen = seen.__cause__ or seen.__context__
-        return True
-
     def __repr__(self) -> str:
         return "Address('**********')"
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 from providers import LLMProviderConfigurationError
 from providers.caches import CacheEntry, CacheKey, StoreSize
-from providers.notices import warn
+from providers.notices import warn_only
 
 from .address import Address
 from .codec import SCHEMA, pack, unpack
@@ -229,9 +229,7 @@ class HybridRedisPostgreSQLCache:
                     said = part.news.popleft()
                     if not quiet and part.name not in self._warned:
                         self._warned.add(part.name)
-                        # Where warnings are errors, one of a cache must still not cost an answer.
-                        with suppress(Warning):
-                            warn(f"{said}; the response cache goes on without it until it is back")
+                        warn_only(f"{said}; the response cache goes on without it until it is back")
 
     # --- in a thread
 

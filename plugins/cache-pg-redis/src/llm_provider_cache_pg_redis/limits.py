@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, ClassVar
 
 from providers import LLMProviderConfigurationError
-from providers.notices import warn
+from providers.notices import warn_only
+from providers.resilience.asked import Ask, Reply
 from providers.resilience.levels import Amounts, Rate
-from providers.resilience.lines import LOOK, Line, LinedLimits, Waiter, give_back
+from providers.resilience.lines import LinedLimits
 
 from .address import Address
-from .shared import Ask, Reply, SharedState, Spare
-
-# Callers that are let in by one word with Redis.
-_MOST: Final = 64
+from .shared import SharedState
 
 
 class RedisLimits(LinedLimits):
@@ -66,10 +63,9 @@ class RedisLimits(LinedLimits):
         """See `LinedLimits`."""
         _inherited.append(self._state)
 
-    @contextmanager
-    def serving(self) -> Iterator[Callable[[str, Line], None]]:
+    def asking(self) -> nullcontext[Callable[[str, Ask], Reply | None]]:
         """See `LinedLimits`. The connection outlives the thread, until `close`."""
-        yield self._serve
+        return nullcontext(self._state.say)
 
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
         """See `LimitStore`."""
@@ -97,59 +93,7 @@ class RedisLimits(LinedLimits):
 
     def _tell(self) -> None:
         self._warned = True
-        # Where warnings are errors, one of the limits must still not cost an answer.
-        with suppress(Warning):
-            warn(f"{self._state.news[0]}; limits hold for this process alone until it is back")
-
-    def _serve(self, key: str, line: Line) -> None:
-        """Do for one key what there is to do; on the thread."""
-        mono = time.monotonic()
-        with self.lock:
-            if line.held is not None and line.held.lost:
-                line.chores.append(give_back(line.held.amounts))
-                line.held = None
-            taken = [line.queue.popleft() for _ in range(min(_MOST, len(line.queue)))]
-            chores, line.chores = line.chores, []
-            held = line.held
-            ask = Ask(
-                line.rates,
-                chores,
-                None if held is None else held.amounts,
-                mono >= line.due,
-                [waiter.amounts for waiter in taken],
-            )
-            generation, spare = line.generation, line.spare
-        reply = self._state.say(key, ask)
-        if reply is None:
-            spare = spare or Spare(line.rates, generation)
-            reply = spare.say(ask)
-        else:
-            spare = None
-        with self.lock:
-            line.spare = spare
-            line.generation, line.streak = reply.generation, reply.streak
-            granted = self._settle(line, held, taken, reply)
-        self.let_in(line, granted, reply.generation)
-
-    def _settle(self, line: Line, held: Waiter | None, taken: list[Waiter], reply: Reply) -> list[Waiter]:
-        """Put those back into the line who have to wait; gives those who may go."""
-        mono = time.monotonic()
-        granted = taken[: reply.granted]
-        if held is not None and reply.freed:
-            granted.insert(0, held)
-            line.held = None
-        rest = taken[reply.granted :]
-        if reply.waits:
-            if line.held is None:
-                line.held, rest, line.due = rest[0], rest[1:], mono + reply.left
-            else:
-                # What others gave back brings its time forward; what others took behind it does not put it off.
-                line.due = min(line.due, mono + reply.left)
-            line.at = mono if line.held.gone else min(max(line.due, mono + reply.pause), mono + LOOK)
-        else:
-            line.at = mono
-        line.queue.extendleft(reversed([waiter for waiter in rest if not waiter.gone]))
-        return granted
+        warn_only(f"{self._state.news[0]}; limits hold for this process alone until it is back")
 
 
 # What a forked child has of its parent's connections: never closed, since they are not its own.

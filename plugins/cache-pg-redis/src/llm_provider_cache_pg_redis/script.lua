@@ -12,8 +12,8 @@ local ask = cjson.decode(ARGV[1])
 local rates = ask.rates
 local clock = redis.call('TIME')
 local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
-local stamp, generation, streak, till, since = now, 0, 0, 0, 0
-local levels = {}
+local generation, streak, till, since = 0, 0, 0, 0
+local stored = {}
 
 local raw = redis.pcall('GET', KEYS[1])
 if type(raw) == 'string' then
@@ -23,22 +23,23 @@ if type(raw) == 'string' then
     if figure == nil or figure ~= figure or figure > 1e300 or figure < -1e300 then found = {} break end
     found[#found + 1] = figure
   end
-  -- The first figure is the version of this form.
+  -- The version of this form, when it was written, the cooldown, and of each bucket its level and when that was so.
   if #found >= 6 and found[1] == 1 then
-    stamp, generation, streak, till, since = found[2], found[3], found[4], found[5], found[6]
-    for at = 7, #found do levels[at - 6] = found[at] end
+    generation, streak, till, since = found[3], found[4], found[5], found[6]
+    for at = 7, #found, 2 do stored[#stored + 1] = {found[at], found[at + 1] or found[2]} end
   end
 end
 
--- Who knows no limit takes none away from those who do: their buckets stay as they are, and their time with them.
-local limitless, kept, kept_stamp = #levels > 0 and #rates > 0, {}, stamp
-for _, rate in ipairs(rates) do limitless = limitless and rate[1] == UNLIMITED end
-for at, level in ipairs(levels) do kept[at] = level end
-
-local passed = now - stamp
+-- Who knows no limit of a bucket takes none away from those who do: it stays as they left it, its time with it.
+local levels, aside = {}, {}
 for at, rate in ipairs(rates) do
-  levels[at] = math.min(levels[at] or rate[1], rate[1])
-  if passed > 0 then levels[at] = math.min(rate[1], levels[at] + passed * rate[2]) end
+  local old = stored[at]
+  levels[at] = rate[1]
+  if old and rate[1] == UNLIMITED then
+    aside[at] = old
+  elseif old then
+    levels[at] = math.min(rate[1], old[1] + math.max(0, now - old[2]) * rate[2])
+  end
 end
 
 local function take(amounts, sign)
@@ -101,18 +102,16 @@ if waits == 0 then
 end
 
 local full = 0
-local words = {'1'}
-for _, figure in ipairs({limitless and kept_stamp or now, generation, streak, till, since}) do words[#words + 1] = string.format('%.17g', figure) end
-if limitless then
-  for _, level in ipairs(kept) do words[#words + 1] = string.format('%.17g', level) end
-  -- How long those buckets need is not known here: not shorter than those with limits said.
-  full = math.max(0, redis.call('PTTL', KEYS[1]) / 1000 - KEPT)
-else
-  for at, rate in ipairs(rates) do
-    words[#words + 1] = string.format('%.17g', levels[at])
-    full = math.max(full, (rate[1] - levels[at]) / rate[2])
-  end
+local figures = {1, now, generation, streak, till, since}
+for at, rate in ipairs(rates) do
+  local bucket = aside[at] or {levels[at], now}
+  figures[#figures + 1], figures[#figures + 2] = bucket[1], bucket[2]
+  -- How long a bucket without a limit needs is not known here: not shorter than those with one said.
+  local need = aside[at] and redis.call('PTTL', KEYS[1]) / 1000 - KEPT or (rate[1] - levels[at]) / rate[2]
+  full = math.max(full, need)
 end
+local words = {}
+for at, figure in ipairs(figures) do words[at] = string.format('%.17g', figure) end
 local seconds = math.min(KEPT + math.max(full, pause), 2592000)
 redis.call('SET', KEYS[1], table.concat(words, ' '), 'PX', string.format('%d', seconds * 1000))
 return {freed, granted, string.format('%.17g', left), waits, string.format('%.17g', pause), generation, streak}

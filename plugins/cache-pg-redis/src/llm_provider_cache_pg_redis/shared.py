@@ -1,17 +1,12 @@
-"""The state of limits: in Redis, changed by a script, and the same in this process for as long as Redis is down."""
+"""The state of limits in Redis, changed by a script: `providers.resilience.asked` for many machines."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from providers.resilience.cooldown import Cooldown
-from providers.resilience.levels import Amounts, Levels, Rate
-from providers.resilience.lines import Chore, do_chores
+from providers.resilience.asked import Ask, Reply
 
 from .address import Address
 from .codec import SCHEMA, safe
@@ -19,48 +14,6 @@ from .front import connect, redis_failed
 from .part import Part, PartError, Stale
 
 _SCRIPT: Final = Path(__file__).with_name("script.lua")
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """What is asked of the state of one key; done as a whole.
-
-    Attributes:
-        rates: the buckets' shapes.
-        chores: to be done first.
-        held: what the one has paid who waits for its time, or `None`.
-        ripe: whether that time has come.
-        queue: amounts of those behind, in their order.
-    """
-
-    rates: tuple[Rate, ...]
-    chores: list[Chore]
-    held: Amounts | None
-    ripe: bool
-    queue: list[list[float]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What came of it.
-
-    Attributes:
-        freed: whether the held one may go.
-        granted: how many of the queue may go.
-        left: seconds that the one who waits now still has to.
-        waits: whether there is one: the held one, or the next of the queue, which has paid now.
-        pause: seconds of the cooldown that are left.
-        generation: the cooldown's generation.
-        streak: how many cooldowns there were since a call went well.
-    """
-
-    freed: bool
-    granted: int
-    left: float
-    waits: bool
-    pause: float
-    generation: int
-    streak: int
 
 
 class SharedState(Part):
@@ -124,42 +77,3 @@ class SharedState(Part):
         """Give the connections back; a later word makes others."""
         if self._client is not None:
             self._client.close()
-
-
-class Spare:
-    """The state of one key in this process, for as long as Redis is down.
-
-    Args:
-        rates: the buckets' shapes.
-        generation: the cooldown's, as Redis last told it.
-    """
-
-    def __init__(self, rates: Sequence[Rate], generation: int) -> None:
-        self._levels = Levels(rates, time.monotonic())
-        self._cooldown = Cooldown()
-        self._cooldown.generation = generation
-
-    def say(self, ask: Ask) -> Reply:
-        """What the script does."""
-        levels, cooldown, now = self._levels, self._cooldown, time.monotonic()
-        if levels.rates != ask.rates:
-            levels.reshape(ask.rates)
-        levels.refill(now)
-        do_chores(ask.chores, levels, cooldown)
-        pause, left, granted = cooldown.remaining(now), 0.0, 0
-        freed = waits = False
-        if ask.held is not None:
-            paid, levels.levels = levels.levels, [a + b for a, b in zip(levels.levels, ask.held, strict=True)]
-            left = 0.0 if ask.ripe else levels.wait(ask.held, now)
-            levels.levels = paid
-            waits = left > 0 or pause > 0
-            freed = not waits
-        if not waits:
-            for amounts in ask.queue:
-                left = max(levels.wait(amounts, now), pause)
-                levels.take(amounts)
-                if left > 0:
-                    waits = True
-                    break
-                granted += 1
-        return Reply(freed, granted, left, waits, pause, cooldown.generation, cooldown.streak)

@@ -9,7 +9,6 @@ import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from inspect import isawaitable
 from threading import Lock
 from typing import Any, Final, Protocol, TypeAlias
@@ -18,7 +17,7 @@ from weakref import WeakKeyDictionary
 from providers.base import LLMProvider
 from providers.capabilities import Embeddings
 from providers.exceptions import LLMProviderConfigurationError, LLMProviderError
-from providers.notices import warn
+from providers.notices import warn_only
 from providers.registry import provider_class
 
 logger = logging.getLogger(__name__)
@@ -241,9 +240,9 @@ class Vectors:
     def _tell(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            # Where warnings are errors, one of a cache must still not cost an answer.
-            with suppress(Warning):
-                warn(f"the embedder of the response cache {what}; answers to similar questions are not found meanwhile")
+            warn_only(
+                f"the embedder of the response cache {what}; answers to similar questions are not found meanwhile"
+            )
 
 
 class _Making:

@@ -7,13 +7,12 @@ functions is never met.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from google import genai
 from google.genai import errors as genai_errors
 
-from providers.wire import SdkTransport
+from providers.wire import SdkTransport, Sent
 
 from .settings import KEY_HEADER
 
@@ -46,30 +45,22 @@ class GeminiTransport(SdkTransport):
         """A client of the SDK over HTTP clients of ours."""
         return _Client(self.address, self._version)
 
-    async def send(
-        self,
-        client: _Client,
-        method: str,
-        path: str,
-        body: Any,
-        limit: float | None,
-        headers: Mapping[str, str],
-        streamed: bool,
-    ) -> Any:
+    async def send(self, client: _Client, request: Sent) -> Any:
         """The SDK builds, signs and sends the request, and leaves the body of its reply unread."""
-        request = client.low._build_request(method.lower(), path.lstrip("/"), {} if body is None else body)
+        body = {} if request.body is None else request.body
+        wanted = client.low._build_request(request.method.lower(), request.path.lstrip("/"), body)
         # Ours win in whatever spelling; the SDK wants a key in any case, and ours may be none.
-        ours = {**self.headers, **headers}
+        ours = {**self.headers, **request.headers}
         taken = {name.lower() for name in (*ours, *self.unsaid)}
-        request.headers = {name: value for name, value in request.headers.items() if name.lower() not in taken} | ours
+        wanted.headers = {name: value for name, value in wanted.headers.items() if name.lower() not in taken} | ours
         try:
-            response = (await client.low._async_request(request, stream=True)).response_stream
+            response = (await client.low._async_request(wanted, stream=True)).response_stream
         except genai_errors.APIError as error:
             response = error.response
             if not 200 <= response.status_code < 300:
                 raise
             # To the SDK every status but 200 is a failure.
-        if not streamed:
+        if not request.streamed:
             try:
                 await response.aread()
             finally:

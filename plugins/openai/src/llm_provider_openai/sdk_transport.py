@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any, ClassVar
 
 import openai
 
-from providers.wire import SdkTransport
+from providers.wire import SdkTransport, Sent
 
 # The SDK's HTTP library changed its name with major 3; with it both may be installed.
 if int(openai.VERSION.partition(".")[0]) >= 3:
@@ -31,21 +31,13 @@ class OpenAITransport(SdkTransport):
             api_key="unused", base_url=self.address, max_retries=0, timeout=None, default_headers=self.headers
         )
 
-    def send(
-        self,
-        client: Any,
-        method: str,
-        path: str,
-        body: Any,
-        limit: float | None,
-        headers: Mapping[str, str],
-        streamed: bool,
-    ) -> Awaitable[Any]:
+    def send(self, client: Any, request: Sent) -> Awaitable[Any]:
         """Through `client.post` and its like; asked for the reply itself, the SDK makes no stream of its own."""
-        given: dict[str, Any] = {} if body is None else {"body": body}
-        if streamed:
+        given: dict[str, Any] = {} if request.body is None else {"body": request.body}
+        if request.streamed:
             given |= {"stream": True, "stream_cls": openai.AsyncStream[Any]}
-        own = {**headers, **dict.fromkeys(self.unsaid, openai.Omit())}
-        options = {"timeout": self.patience(limit), "follow_redirects": False, "headers": own}
-        reply: Awaitable[Any] = getattr(client, method.lower())(path, cast_to=httpx.Response, options=options, **given)
+        own = {**request.headers, **dict.fromkeys(self.unsaid, openai.Omit())}
+        options = {"timeout": self.patience(request.limit), "follow_redirects": False, "headers": own}
+        call = getattr(client, request.method.lower())
+        reply: Awaitable[Any] = call(request.path, cast_to=httpx.Response, options=options, **given)
         return reply
