@@ -30,6 +30,11 @@ def head(server: LoopbackServer) -> Any:
     return server.requests[-1].headers
 
 
+def write_preset(line: str) -> None:
+    text = f'[presets.house]\nprovider = "anthropic"\n{line}\n'
+    Path("providers.toml").write_text(text, encoding="utf-8")
+
+
 @pytest.fixture
 def open_server(server: LoopbackServer) -> LoopbackServer:
     server.script("/v1/messages", Reply.json(bodies.said()), repeat=True)
@@ -97,8 +102,7 @@ async def test_token_and_key(open_server: LoopbackServer, monkeypatch: pytest.Mo
     assert head(open_server).all("Authorization") == ["Bearer tok-argument"]
     assert "x-api-key" not in head(open_server)
     # So is what stands in the preset that was asked for.
-    preset = '[presets.house]\nprovider = "anthropic"\nauth_token = "tok-preset"\n'
-    Path("providers.toml").write_text(preset, encoding="utf-8")
+    write_preset('auth_token = "tok-preset"')
     places: dict[str, Any] = {"base_url": open_server.url, "transport": transport}
     async with create_llm_provider(preset="house", model_name=NEW, **places) as found:
         await found.execute("Hi")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import random
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -28,20 +25,6 @@ from llm_provider_cache_pg_redis import HybridRedisPostgreSQLCache
 from providers.caches import CacheKey
 pg, redis = (None if word == "-" else word for word in sys.argv[1:3])
 """
-WRITER = """
-store = HybridRedisPostgreSQLCache(pg, redis, timeout=20)
-async def work():
-    rng = random.Random(int(sys.argv[3]))
-    await store.warm()
-    print("ready", flush=True)
-    while True:
-        size = rng.choice((10, 3_000, 60_000, 400_000))
-        text = "".join(rng.choices("abcdefgh", k=size // 10)) * 10
-        await asyncio.gather(*(
-            store.put(CacheKey(f"{rng.randrange(20):064x}"), '["' + text + '",' + str(len(text)) + "]") for _ in "12"
-        ))
-asyncio.run(work())
-"""
 
 
 def run(code: str, *words: str | None) -> subprocess.CompletedProcess[str]:
@@ -57,57 +40,6 @@ def connections(server: PostgresServer) -> int:
 
 def clients(server: RedisServer) -> int:
     return server.say("CLIENT", "LIST").count(b"id=") - 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("parts", ["both", "postgres", "redis"])
-def test_killed_writers_leave_whole_entries(
-    parts: str, redis_server: RedisServer, postgres_server: PostgresServer
-) -> None:
-    """Eight writers, two at a time, killed at random points; after each pair all entries are whole, in each part."""
-    pg = postgres_server.url if parts != "redis" else None
-    redis = redis_server.url if parts != "postgres" else None
-    rng, seen = random.Random(7), 0
-
-    async def check(**words: str | None) -> int:
-        store, found = HybridRedisPostgreSQLCache(timeout=20, **words), 0  # type: ignore[arg-type]
-        for number in range(20):
-            entry = await store.get(CacheKey(f"{number:064x}"))
-            if entry is not None:
-                text, size = json.loads(entry.text)
-                assert len(text) == size
-                found += 1
-        assert (await store.size()).entries == found
-        await store.close()
-        return found
-
-    async def clear() -> None:
-        store = HybridRedisPostgreSQLCache(pg, redis, timeout=20)
-        await store.clear()
-        await store.close()
-
-    asyncio.run(clear())
-    for pair in range(4):
-        arguments = [sys.executable, "-c", HEAD + WRITER, pg or "-", redis or "-"]
-        writers = [subprocess.Popen([*arguments, str(pair * 2 + one)], stdout=subprocess.PIPE) for one in range(2)]
-        try:
-            for writer in writers:
-                assert writer.stdout is not None
-                assert writer.stdout.readline() == b"ready\n"
-            for writer in writers:
-                time.sleep(rng.uniform(0.0, 0.1))
-                writer.kill()
-        finally:
-            for writer in writers:
-                writer.kill()
-                writer.wait()
-                assert writer.stdout is not None
-                writer.stdout.close()
-        if pg:
-            seen += asyncio.run(check(pg_dsn=pg))
-        if redis:
-            seen += asyncio.run(check(redis_url=redis))
-    assert seen > 20
 
 
 def test_processes_that_make_the_table_at_once(postgres_server: PostgresServer) -> None:

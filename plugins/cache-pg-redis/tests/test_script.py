@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from llm_provider_cache_pg_redis.address import Address
-from llm_provider_cache_pg_redis.shared import Ask, Chore, SharedState, Spare
+from llm_provider_cache_pg_redis.shared import SharedState
+from providers.resilience.asked import Ask, Chore, Spare
 from providers.resilience.levels import UNLIMITED, Rate
 
 from .servers import RedisServer

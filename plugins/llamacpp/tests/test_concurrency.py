@@ -7,18 +7,18 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from llm_provider_llamacpp import LlamaCppProvider
 from providers import Client
-from providers.exceptions import LLMProviderTimeoutError, ProviderClosedError
-from providers.testing.loops import leave_while_opening, loop_delays
+from providers.exceptions import LLMProviderTimeoutError
+from providers.testing import LocalConformance
 from providers.types import LLMResponse, StreamEventType
 
 from .conftest import COLORS, FRANCE, SHORT, STORY, Make
@@ -48,28 +48,22 @@ def pair() -> Iterator[LlamaCppProvider]:
     asyncio.run(found.close())
 
 
-async def test_the_loop_never_waits_for_the_model(pair: LlamaCppProvider) -> None:
-    """F-143: less than 50 ms, while answers are made, prompts read, structure enforced and tokens counted."""
-    provider = pair
-    await provider.warm_cache()
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
+class TestLlamaCpp(LocalConformance):
+    prompts = (COLORS, "Say hello.")
+    long = LONG
+    busy: ClassVar[dict[str, Any]] = {"max_tokens": 40}
+    calls = 3
+    options: ClassVar[dict[str, Any]] = {}
 
-    async def stream() -> None:
-        async for _ in provider.stream(STORY):
-            pass
+    def make_provider(self) -> LlamaCppProvider:
+        return LlamaCppProvider(**SHORT, **self.options)
 
-    async with loop_delays() as gaps:
-        work: list[Awaitable[Any]] = [
-            stream(),
-            answer(provider, "word " * 300, max_tokens=2),
-            answer(provider, "Pick.", schema=schema),
-            provider.count_tokens("word " * 5000),
-        ]
-        await asyncio.gather(*work)
-    gaps.sort()
-    assert len(gaps) > 50
-    # The machine itself may stop this process for a moment; the model would stop it for many.
-    assert gaps[-2] < 0.05, gaps[-5:]
+    def holds(self, provider: LlamaCppProvider) -> bool:
+        return provider._engines != {}
+
+
+class TestLlamaCppInPairs(TestLlamaCpp):
+    options: ClassVar[dict[str, Any]] = {"n_parallel": 2, "n_batch": 64}
 
 
 async def test_two_answers_at_a_time(pair: LlamaCppProvider) -> None:
@@ -167,41 +161,6 @@ async def test_timeouts(make: Make) -> None:
     assert (await busy).ok
 
 
-def test_threads_with_loops_of_their_own(provider: LlamaCppProvider) -> None:
-    """F-143: two at once, several calls each, on one provider."""
-    found: dict[str, list[str]] = {}
-
-    def work(name: str, prompt: tuple[str, ...]) -> None:
-        async def main() -> list[str]:
-            return [(await answer(provider, *prompt)).content for _ in range(3)]
-
-        found[name] = asyncio.run(main())
-
-    threads = [
-        threading.Thread(target=work, args=("colors", (COLORS,))),
-        threading.Thread(target=work, args=("france", FRANCE)),
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(set(found["colors"])) == 1
-    assert "Red" in found["colors"][0]
-    assert found["france"] == ["The capital of France is Paris."] * 3
-
-
-def test_one_loop_after_another(provider: LlamaCppProvider) -> None:
-    """F-143: what the first loop left half-read does not disturb the second."""
-
-    async def leave() -> None:
-        async for event in provider.stream(STORY, **LONG):
-            if event.type is StreamEventType.TOKEN:
-                return
-
-    asyncio.run(leave())
-    assert "Red" in asyncio.run(answer(provider, COLORS)).content
-
-
 def test_the_sync_face() -> None:
     """F-001, F-003, F-025, F-037: answers, streams and batches, also inside a running loop."""
     with Client("llamacpp", **SHORT) if _installed() else Client(LlamaCppProvider(**SHORT)) as client:
@@ -225,23 +184,6 @@ def _installed() -> bool:
     return "llamacpp" in available_providers(check=False)
 
 
-async def test_closing_ends_what_runs_and_what_waits(make: Make) -> None:
-    """F-077: at once, with a clear error, and the second close is harmless."""
-    provider = make()
-    await provider.warm_cache()
-    calls = [asyncio.create_task(answer(provider, STORY, **LONG)) for _ in range(3)]
-    await asyncio.sleep(0.2)
-    start = time.perf_counter()
-    await provider.close()
-    assert time.perf_counter() - start < 1
-    errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(error) for error in errors] == [ProviderClosedError] * 3
-    await provider.close()
-    for call in (provider.execute("Hi"), provider.count_tokens("Hi"), provider.embed("Hi")):
-        with pytest.raises(ProviderClosedError):
-            await call
-
-
 async def test_closing_one_model_leaves_the_others(make: Make) -> None:
     """F-077"""
     stays, goes = make(), make()
@@ -250,17 +192,6 @@ async def test_closing_one_model_leaves_the_others(make: Make) -> None:
     await asyncio.sleep(0.1)
     await goes.close()
     assert (await running).completion_tokens == 60
-
-
-async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
-    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
-    provider = make()
-    await leave_while_opening(provider, "rest_when_idle")
-    assert provider._engines == {}
-    await leave_while_opening(provider, "close")
-    assert provider._engines == {}
-    with pytest.raises(ProviderClosedError):
-        await provider.execute("Hi")
 
 
 def test_a_provider_that_is_dropped_frees_its_model() -> None:
@@ -281,12 +212,3 @@ def test_a_provider_that_is_dropped_frees_its_model() -> None:
     assert engine() is None
     assert not folder.exists()
     assert len([thread for thread in before if not thread.is_alive()]) == 1
-
-
-async def test_one_at_rest_loads_its_model_again(make: Make) -> None:
-    """What falls out of the provider cache frees its model, and still answers whoever holds it."""
-    provider = make()
-    first = await provider.execute(COLORS)
-    await provider.rest_when_idle()
-    assert provider._engines == {}
-    assert (await provider.execute(COLORS)).content == first.content

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from llm_provider_mlx import MLXProvider, engine
 from llm_provider_mlx.decoders import Batch
 from llm_provider_mlx.engine import Run
-from providers.exceptions import LLMProviderTimeoutError, ProviderClosedError
-from providers.testing.loops import leave_while_opening, loop_delays
+from providers.exceptions import LLMProviderTimeoutError
+from providers.testing import LocalConformance
 from providers.types import StreamEventType
 
 from .conftest import COLORS, SHORT, Make, answer
@@ -35,33 +35,26 @@ async def seconds_until_free(provider: MLXProvider, slots: int = 2) -> float:
     return time.perf_counter() - start
 
 
-@pytest.mark.parametrize("parallel", [4, 1])
-async def test_the_loop_never_waits_for_the_model(make: Make, parallel: int) -> None:
-    """F-143: less than 50 ms, while answers are made, prompts read, structure enforced and tokens counted."""
-    provider = make(n_parallel=parallel)
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
-    await answer(provider, "Pick.", schema=schema)
+class TestMLX(LocalConformance):
+    prompts = tuple(f"Tell me about {name}." for name in ("red", "green", "blue", "the fox"))
+    busy: ClassVar[dict[str, Any]] = {"max_tokens": 300}
+    counted = "word " * 50_000
+    embeds = False
+    parallel = 4
 
-    async def stream() -> None:
-        async for _ in provider.stream(COLORS, max_tokens=300):
-            pass
+    @pytest.fixture(autouse=True)
+    def _folder(self, folder: Path) -> None:
+        self.folder = folder
 
-    # The machine itself may stop this process for a moment, but not each time; the model would.
-    longest: list[float] = []
-    for _ in range(4):
-        async with loop_delays() as gaps:
-            await asyncio.gather(
-                stream(),
-                answer(provider, "word " * 300, max_tokens=100),
-                answer(provider, "Pick.", schema=schema),
-                answer(provider, COLORS, temperature=1.0, max_tokens=200),
-                provider.count_tokens("word " * 50_000),
-            )
-        assert len(gaps) > 20
-        longest.append(max(gaps))
-        if longest[-1] < 0.05:
-            return
-    raise AssertionError(longest)
+    def make_provider(self) -> MLXProvider:
+        return MLXProvider(str(self.folder), **SHORT, n_parallel=self.parallel)
+
+    def holds(self, provider: MLXProvider) -> bool:
+        return provider._engine is not None
+
+
+class TestMLXOneByOne(TestMLX):
+    parallel = 1
 
 
 async def test_calls_share_one_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,58 +174,6 @@ async def test_timeouts(make: Make) -> None:
     assert (await busy).ok
 
 
-def test_threads_with_loops_of_their_own(provider: MLXProvider) -> None:
-    """F-143: several at once, several calls each, on one provider: each gets its own answers."""
-    prompts = {name: f"Tell me about {name}." for name in ("red", "green", "blue", "the fox")}
-    expected = {name: asyncio.run(answer(provider, prompt)).content for name, prompt in prompts.items()}
-    found: dict[str, list[str]] = {}
-
-    def work(name: str) -> None:
-        async def main() -> list[str]:
-            return [(await answer(provider, prompts[name])).content for _ in range(3)]
-
-        found[name] = asyncio.run(main())
-
-    threads = [threading.Thread(target=work, args=(name,)) for name in prompts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert found == {name: [text] * 3 for name, text in expected.items()}
-    assert len(set(expected.values())) == 4
-
-
-def test_one_loop_after_another(provider: MLXProvider) -> None:
-    """F-143: what the first loop left half-read does not disturb the second."""
-
-    async def leave() -> None:
-        async for event in provider.stream(COLORS, **LONG):
-            if event.type is StreamEventType.TOKEN:
-                return
-
-    expected = asyncio.run(answer(provider, COLORS)).content
-    asyncio.run(leave())
-    assert asyncio.run(answer(provider, COLORS)).content == expected
-
-
-@pytest.mark.parametrize("parallel", [2, 1])
-async def test_closing_ends_what_runs_and_what_waits(make: Make, parallel: int) -> None:
-    """F-077: at once, with a clear error, and the second close is harmless."""
-    provider = make(n_parallel=parallel)
-    await provider.warm_cache()
-    calls = [asyncio.create_task(answer(provider, COLORS, **LONG)) for _ in range(4)]
-    await asyncio.sleep(0.1)
-    start = time.perf_counter()
-    await provider.close()
-    assert time.perf_counter() - start < 1
-    errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(error) for error in errors] == [ProviderClosedError] * 4
-    await provider.close()
-    for call in (provider.execute("Hi"), provider.count_tokens("Hi"), provider.embed("Hi")):
-        with pytest.raises((ProviderClosedError, NotImplementedError)):
-            await call
-
-
 async def test_closing_while_nobody_waits_for_the_model(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """F-077: whoever asked for it went away while it was loaded; it is freed all the same."""
     real, loaded = engine.load_model, threading.Event()
@@ -290,26 +231,6 @@ def test_a_provider_that_is_dropped_frees_its_model(folder: Path) -> None:
         time.sleep(0.02)
     assert model() is None
     assert mx.get_active_memory() < held + size / 2
-
-
-async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
-    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
-    provider = make()
-    await leave_while_opening(provider, "rest_when_idle")
-    assert provider._engine is None
-    await leave_while_opening(provider, "close")
-    assert provider._engine is None
-    with pytest.raises(ProviderClosedError):
-        await provider.execute("Hi")
-
-
-async def test_one_at_rest_loads_its_model_again(make: Make) -> None:
-    """What falls out of the provider cache frees its model, and still answers whoever holds it."""
-    provider = make()
-    first = await answer(provider, COLORS)
-    await provider.rest_when_idle()
-    assert provider._engine is None
-    assert (await answer(provider, COLORS)).content == first.content
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SystemExit])

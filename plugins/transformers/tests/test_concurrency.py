@@ -7,10 +7,10 @@ import gc
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,12 +19,12 @@ from providers.exceptions import (
     LLMProviderServerError,
     LLMProviderTimeoutError,
     LLMProviderTokenLimitError,
-    ProviderClosedError,
 )
-from providers.testing.loops import leave_while_opening, loop_delays
+from providers.testing import LocalConformance
+from providers.testing.loops import loop_delays
 from providers.types import StreamEventType
 
-from .conftest import Make, answer
+from .conftest import SHORT, Make, answer
 
 LONG: dict[str, Any] = {"max_tokens": 1500}
 """An answer that takes seconds."""
@@ -63,6 +63,30 @@ async def busy(provider: TransformersProvider) -> AsyncIterator[None]:
     await asyncio.sleep(0.1)
     wait.set()
     await task
+
+
+class TestTransformers(LocalConformance):
+    prompts = tuple(PROMPTS[:2])
+    busy: ClassVar[dict[str, Any]] = {"max_tokens": 400}
+    counted = "word " * 20_000
+    options: ClassVar[dict[str, Any]] = {}
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tiny: Path) -> None:
+        self.folder = tiny
+
+    def make_provider(self) -> TransformersProvider:
+        return TransformersProvider(str(self.folder), **SHORT, **self.options)
+
+    def holds(self, provider: TransformersProvider) -> bool:
+        return provider._engine is not None
+
+    def work(self, provider: TransformersProvider) -> list[Awaitable[Any]]:
+        return [provider.embed(["some words"] * 50)]
+
+
+class TestTransformersTwoByTwo(TestTransformers):
+    options: ClassVar[dict[str, Any]] = {"max_batch_size": 2}
 
 
 # --- several calls in one run
@@ -257,23 +281,6 @@ async def test_timeouts(make: Make) -> None:
     assert (await running).ok
 
 
-async def test_closing_ends_what_runs_and_what_waits(make: Make) -> None:
-    """F-077: at once, with a clear error, and the second close is harmless."""
-    provider = make(max_batch_size=2)
-    await provider.warm_cache()
-    calls = [asyncio.create_task(answer(provider, "Hi", **LONG)) for _ in range(4)]
-    await asyncio.sleep(0.2)
-    start = time.perf_counter()
-    await provider.close()
-    assert time.perf_counter() - start < 1
-    errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(error) for error in errors] == [ProviderClosedError] * 4
-    await provider.close()
-    for call in (provider.execute("Hi"), provider.count_tokens("Hi"), provider.embed("Hi")):
-        with pytest.raises(ProviderClosedError):
-            await call
-
-
 async def test_a_provider_rests_and_wakes(make: Make) -> None:
     """F-077: what the cache drops gives its memory back and may be called again."""
     provider = make()
@@ -283,17 +290,6 @@ async def test_a_provider_rests_and_wakes(make: Make) -> None:
     gc.collect()
     assert loaded() is None
     assert (await answer(provider, "Hi")).content == before
-
-
-async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
-    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
-    provider = make()
-    await leave_while_opening(provider, "rest_when_idle")
-    assert provider._engine is None
-    await leave_while_opening(provider, "close")
-    assert provider._engine is None
-    with pytest.raises(ProviderClosedError):
-        await provider.execute("Hi")
 
 
 def test_a_provider_that_is_dropped_frees_its_model(tiny: Path) -> None:
@@ -318,35 +314,6 @@ def test_a_provider_that_is_dropped_frees_its_model(tiny: Path) -> None:
 # --- loops and threads
 
 
-async def test_the_loop_never_waits_for_the_model(provider: TransformersProvider) -> None:
-    """F-143: less than 50 ms, while answers are made, prompts read, structure enforced and tokens counted."""
-    await provider.warm_cache()
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
-    await answer(provider, "Pick.", schema=schema)
-
-    async def stream() -> None:
-        async for _ in provider.stream("Tell me a story.", max_tokens=400):
-            pass
-
-    # The machine itself may stop this process for a moment, but not each time; the model would.
-    longest: list[float] = []
-    for _ in range(4):
-        async with loop_delays() as gaps:
-            await asyncio.gather(
-                stream(),
-                answer(provider, "word " * 300, max_tokens=200),
-                answer(provider, "Pick.", schema=schema),
-                answer(provider, "Draw.", temperature=1.0, max_tokens=200),
-                provider.count_tokens("word " * 20000),
-                provider.embed(["some words"] * 50),
-            )
-        assert len(gaps) > 20
-        longest.append(max(gaps))
-        if longest[-1] < 0.05:
-            return
-    raise AssertionError(longest)
-
-
 async def test_the_loop_does_not_wait_while_a_model_is_loaded(make: Make) -> None:
     """F-143: loading happens in another thread."""
     await make().warm_cache()  # imports, which are once in a process
@@ -356,37 +323,3 @@ async def test_the_loop_does_not_wait_while_a_model_is_loaded(make: Make) -> Non
             await make().warm_cache()
         longest.append(max(gaps))
     assert min(longest) < 0.2, longest
-
-
-def test_threads_with_loops_of_their_own(provider: TransformersProvider) -> None:
-    """F-143: two at once, several calls each, on one provider, each with the right answers."""
-    found: dict[str, list[str]] = {}
-    wanted = {prompt: asyncio.run(answer(provider, prompt)).content for prompt in PROMPTS[:2]}
-
-    def work(prompt: str) -> None:
-        async def main() -> list[str]:
-            return [(await answer(provider, prompt)).content for _ in range(4)]
-
-        found[prompt] = asyncio.run(main())
-
-    threads = [threading.Thread(target=work, args=(prompt,)) for prompt in wanted]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert found == {prompt: [text] * 4 for prompt, text in wanted.items()}
-
-
-def test_what_a_loop_left_half_read_does_not_disturb_the_next(provider: TransformersProvider) -> None:
-    """F-143"""
-
-    async def leave() -> None:
-        async for event in provider.stream("Hi", **LONG):
-            if event.type is StreamEventType.TOKEN:
-                return
-
-    wanted = asyncio.run(answer(provider, "Hi")).content
-    asyncio.run(leave())
-    start = time.perf_counter()
-    assert asyncio.run(answer(provider, "Hi")).content == wanted
-    assert time.perf_counter() - start < 2

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import time
 import weakref
-from collections.abc import Awaitable
 from contextlib import aclosing
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from llm_provider_vllm import VLLMProvider
 from providers import Client
-from providers.exceptions import LLMProviderServerError, LLMProviderTimeoutError, ProviderClosedError
-from providers.testing.loops import leave_while_opening, loop_delays
+from providers.exceptions import LLMProviderServerError, LLMProviderTimeoutError
+from providers.testing import LocalConformance
 from providers.types import StreamEventType
 
-from .conftest import COLORS, LONG, STORY, Make, answer
+from .conftest import COLORS, LONG, SHORT, STORY, Make, answer
 
 
 def running(provider: VLLMProvider) -> int:
@@ -46,33 +44,34 @@ async def seconds_until_free(provider: VLLMProvider) -> float:
     return time.perf_counter() - start
 
 
-async def test_the_loop_never_waits_for_the_model(provider: VLLMProvider) -> None:
-    """F-143: less than 50 ms, while answers are made, prompts read, structure enforced and tokens counted."""
-    await provider.warm_cache()
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
-    await answer(provider, "Pick.", schema=schema)  # the first use of a schema imports the package that enforces it
+class TestVLLM(LocalConformance):
+    prompts = (COLORS, STORY)
+    long = LONG
+    busy = LONG
+    read = "fox " * 600
+    counted = "fox " * 500
+    calls = 10
+    closes_within = 10.0  # its engine takes itself apart
 
-    async def stream() -> None:
-        async for _ in provider.stream(STORY, **LONG):
-            pass
+    @pytest.fixture(autouse=True)
+    def _folder(self, request: pytest.FixtureRequest, tiny: Path, provider: VLLMProvider) -> None:
+        self.folder = tiny
+        if "loaded" not in request.fixturenames:
+            # vLLM has room for one in a process.
+            asyncio.run(provider.rest_when_idle())
 
-    # The machine itself may stop this process for a moment, but not each time; the model would.
-    longest: list[float] = []
-    for _ in range(4):
-        async with loop_delays() as gaps:
-            work: list[Awaitable[Any]] = [
-                stream(),
-                stream(),
-                answer(provider, "fox " * 600, max_tokens=2),
-                answer(provider, "Pick.", schema=schema),
-                provider.count_tokens("fox " * 500),
-            ]
-            await asyncio.gather(*work)
-        assert len(gaps) > 20
-        longest.append(max(gaps))
-        if longest[-1] < 0.05:
-            return
-    raise AssertionError(longest)
+    @pytest.fixture
+    def loaded(self, provider: VLLMProvider) -> VLLMProvider:
+        return provider
+
+    def make_provider(self) -> VLLMProvider:
+        return VLLMProvider(str(self.folder), **SHORT)
+
+    def holds(self, provider: VLLMProvider) -> bool:
+        return provider._found_engine is not None
+
+    async def until_free(self, provider: VLLMProvider) -> None:
+        await seconds_until_free(provider)
 
 
 async def test_calls_are_computed_together(provider: VLLMProvider) -> None:
@@ -149,39 +148,6 @@ async def test_timeouts(provider: VLLMProvider) -> None:
     assert events[-1].type is StreamEventType.DONE
 
 
-def test_threads_with_loops_of_their_own(provider: VLLMProvider) -> None:
-    """F-143: two at once, several calls each, on one provider; both right."""
-    expected = {prompt: asyncio.run(answer(provider, prompt)).content for prompt in (COLORS, STORY)}
-    found: dict[str, list[str]] = {}
-
-    def work(prompt: str) -> None:
-        async def main() -> list[str]:
-            return [(await answer(provider, prompt)).content for _ in range(3)]
-
-        found[prompt] = asyncio.run(main())
-
-    threads = [threading.Thread(target=work, args=(prompt,)) for prompt in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert found == {prompt: [content] * 3 for prompt, content in expected.items()}
-
-
-def test_one_loop_after_another(provider: VLLMProvider) -> None:
-    """F-143: what the first loop left half-read does not disturb the second."""
-    expected = asyncio.run(answer(provider, COLORS)).content
-
-    async def leave() -> None:
-        async for event in provider.stream(STORY, **LONG):
-            if event.type is StreamEventType.TOKEN:
-                return
-
-    asyncio.run(leave())
-    assert asyncio.run(answer(provider, COLORS)).content == expected
-    assert asyncio.run(seconds_until_free(provider)) < 1
-
-
 def test_batches(provider: VLLMProvider) -> None:
     """F-037, F-047: a batch goes to the engine together and comes back in order; conversations in place of inputs."""
     client = Client(provider)
@@ -196,22 +162,6 @@ def test_batches(provider: VLLMProvider) -> None:
     with pytest.raises(ValueError, match="3 conversations"):
         client.submit_batch(["a", "b", "c"], {"extra": {"conversations": talks[:2]}})
     assert client.submit_batch([]).results() == []
-
-
-async def test_closing_ends_what_runs_and_what_waits(make: Make) -> None:
-    """F-077: at its next step, with a clear error, and the second close is harmless; another can be loaded then."""
-    provider = make()
-    await provider.warm_cache()
-    calls = [asyncio.create_task(answer(provider, STORY, **LONG)) for _ in range(10)]
-    await until_running(provider)
-    await provider.close()
-    errors = await asyncio.gather(*calls, return_exceptions=True)
-    assert [type(error) for error in errors] == [ProviderClosedError] * 10
-    await provider.close()
-    for call in (provider.execute("Hi"), provider.count_tokens("Hi"), provider.embed("Hi")):
-        with pytest.raises(ProviderClosedError):
-            await call
-    assert (await answer(make(), COLORS)).ok
 
 
 async def test_a_dropped_provider_frees_its_model(make: Make) -> None:
@@ -250,23 +200,3 @@ async def test_a_dropped_provider_frees_its_model(make: Make) -> None:
             break
         await asyncio.sleep(0.05)
     assert core() is None or core().llm is None  # type: ignore[union-attr]
-
-
-async def test_a_model_that_loads_for_nobody_is_freed(make: Make) -> None:
-    """F-077: the call was cancelled while it loaded, and the provider then closed, or put to rest."""
-    provider = make()
-    await leave_while_opening(provider, "rest_when_idle")
-    assert provider._found_engine is None
-    await leave_while_opening(provider, "close")
-    assert provider._found_engine is None
-    with pytest.raises(ProviderClosedError):
-        await provider.execute("Hi")
-
-
-async def test_one_at_rest_loads_its_model_again(make: Make) -> None:
-    """What falls out of the provider cache frees its model, and still answers whoever holds it."""
-    provider = make()
-    first = await answer(provider, COLORS)
-    await provider.rest_when_idle()
-    assert provider._found_engine is None
-    assert (await answer(provider, COLORS)).content == first.content

@@ -8,7 +8,12 @@ if TYPE_CHECKING:
 
     from .conformance import ProviderConformance as ProviderConformance
     from .conformance.caches import CacheConformance as CacheConformance
+    from .conformance.limits import LimitConformance as LimitConformance
+    from .conformance.limits import SharedLimitConformance as SharedLimitConformance
+    from .conformance.live import LiveSettingsConformance as LiveSettingsConformance
+    from .conformance.local import LocalConformance as LocalConformance
     from .conformance.remote import RemoteConformance as RemoteConformance
+    from .conformance.shared_caches import SharedCacheConformance as SharedCacheConformance
     from .conformance.structure import StructuredOutputConformance as StructuredOutputConformance
     from .fakes import EchoProvider as EchoProvider
     from .fakes import ScriptedProvider as ScriptedProvider
@@ -21,12 +26,17 @@ _ROOM_OF = {
     "CacheConformance": "conformance.caches",
     "EchoProvider": "fakes",
     "Fault": "server",
+    "LimitConformance": "conformance.limits",
+    "SharedLimitConformance": "conformance.limits",
+    "LiveSettingsConformance": "conformance.live",
+    "LocalConformance": "conformance.local",
     "LoopbackServer": "server",
     "ProviderConformance": "conformance",
     "RecordedRequest": "server",
     "RemoteConformance": "conformance.remote",
     "Reply": "server",
     "ScriptedProvider": "fakes",
+    "SharedCacheConformance": "conformance.shared_caches",
     "StructuredOutputConformance": "conformance.structure",
 }
 
@@ -34,12 +44,17 @@ __all__ = [
     "CacheConformance",
     "EchoProvider",
     "Fault",
+    "LimitConformance",
+    "LiveSettingsConformance",
+    "LocalConformance",
     "LoopbackServer",
     "ProviderConformance",
     "RecordedRequest",
     "RemoteConformance",
     "Reply",
     "ScriptedProvider",
+    "SharedCacheConformance",
+    "SharedLimitConformance",
     "StructuredOutputConformance",
 ]
 

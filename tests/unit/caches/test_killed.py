@@ -3,80 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from providers.caches import CacheKey, CacheStore, FSCache, SQLiteCache
-
-WRITER = """
-import asyncio, random, sys
-from providers.caches import CacheKey, FSCache, SQLiteCache
-kind, place, seed = sys.argv[1:]
-store = {"fs": FSCache, "sqlite": SQLiteCache}[kind](place, max_bytes=400_000)
-async def work():
-    rng = random.Random(int(seed))
-    print("ready", flush=True)
-    while True:
-        size = rng.choice((10, 3_000, 60_000))
-        await store.put(CacheKey(f"{rng.randrange(20):064x}"), '["' + "x" * size + '",' + str(size) + "]")
-asyncio.run(work())
-"""
+from providers.caches import CacheStore, FSCache, SQLiteCache
+from providers.testing import SharedCacheConformance
 
 
-def open_store(kind: str, place: Path) -> CacheStore:
-    return FSCache(place, max_bytes=400_000) if kind == "fs" else SQLiteCache(place, max_bytes=400_000)
+class TestFS(SharedCacheConformance):
+    def make_store(self) -> CacheStore:
+        return FSCache(self.room / "cache", max_bytes=1_000_000)
+
+    def source(self) -> str:
+        place = str(self.room / "cache")
+        return f"from providers.caches import FSCache\nstore = FSCache({place!r}, max_bytes=1_000_000)"
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-@pytest.mark.parametrize("kind", ["fs", "sqlite"])
-def test_killed_writers_leave_whole_entries(tmp_path: Path, kind: str) -> None:
-    """Twenty writers, two at a time, killed at random points; after each pair all entries are whole."""
-    place = tmp_path / "cache"
-    rng, seen = random.Random(7), 0
+class TestSQLite(SharedCacheConformance):
+    def make_store(self) -> CacheStore:
+        return SQLiteCache(self.room / "cache", max_bytes=1_000_000)
 
-    async def check() -> int:
-        store, found = open_store(kind, place), 0
-        for number in range(20):
-            entry = await store.get(CacheKey(f"{number:064x}"))
-            if entry is not None:
-                text, size = json.loads(entry.text)
-                assert len(text) == size
-                found += 1
-        assert (await store.size()).entries == found
-        await store.put(CacheKey("f" * 64), "[]")
-        assert await store.delete(CacheKey("f" * 64))
-        await store.close()
-        return found
-
-    for pair in range(10):
-        writers = [
-            subprocess.Popen(
-                [sys.executable, "-c", WRITER, kind, str(place), str(pair * 2 + one)], stdout=subprocess.PIPE
-            )
-            for one in range(2)
-        ]
-        try:
-            for writer in writers:
-                assert writer.stdout is not None
-                assert writer.stdout.readline() == b"ready\n"
-            for writer in writers:
-                time.sleep(rng.uniform(0.0, 0.08))
-                writer.kill()
-        finally:
-            for writer in writers:
-                writer.kill()
-                writer.wait()
-                assert writer.stdout is not None
-                writer.stdout.close()
-        seen += asyncio.run(check())
-    assert seen > 20
+    def source(self) -> str:
+        place = str(self.room / "cache")
+        return f"from providers.caches import SQLiteCache\nstore = SQLiteCache({place!r}, max_bytes=1_000_000)"
 
 
 @pytest.mark.parametrize("kind", ["fs", "sqlite"])
@@ -100,7 +52,7 @@ asyncio.run(work())
     assert [writer.communicate()[1] for writer in writers] == [b""] * 4
 
     async def count() -> int:
-        store = open_store(kind, place)
+        store = FSCache(place) if kind == "fs" else SQLiteCache(place)
         size = await store.size()
         await store.close()
         return size.entries

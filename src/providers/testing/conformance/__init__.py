@@ -16,6 +16,7 @@ from typing import Any
 
 from .answers import AnswerTests
 from .arguments import ArgumentTests
+from .kit import changed_tests
 from .life import LifeTests
 from .powers import PowerTests
 from .streams import StreamTests
@@ -31,9 +32,10 @@ class ProviderConformance(AnswerTests, StreamTests, ArgumentTests, PowerTests, L
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        tests = [name for name in dir(ProviderConformance) if name.startswith("test_")]
-        changed = [name for name in tests if getattr(cls, name, None) is not getattr(ProviderConformance, name)]
-        unknown = [name for name in cls.expected_failures if name not in tests]
+        changed = changed_tests(cls, ProviderConformance)
+        unknown = [
+            name for name in cls.expected_failures if name[:5] != "test_" or name not in dir(ProviderConformance)
+        ]
         if changed or unknown:
             raise TypeError(
                 f"{cls.__qualname__} changes {changed or 'nothing'}, expects unknown failures {unknown or 'nowhere'}: "

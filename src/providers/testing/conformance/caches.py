@@ -14,6 +14,7 @@ from ...layers.cache import ResponseCache
 from ...pipeline import compose, compose_whole, fold
 from ...types import LLMResponse, Messages, Request, StreamEvent, StreamEventType, StructuredOutput, ToolCall, Usage
 from ...types.policy import CachePolicy
+from .kit import keep_tests
 from .stores import StoreTests, key_at
 
 
@@ -45,13 +46,18 @@ class _Backend:
 class CacheConformance(StoreTests):
     """What each store of a response cache must do, alone and behind the layer.
 
-    Subclass it and write `make_store`. Stores that find similar requests too keep exact ones apart like all others.
+    Subclass it and write `make_store`. Tests cannot be dropped or changed. Stores that find similar requests too keep
+    exact ones apart like all others.
 
     Attributes:
         bounded: whether `make_store(max_bytes=...)` bounds the size.
         persistent: whether an entry outlives its store.
         room: an empty folder for each test.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keep_tests(cls, CacheConformance)
 
     def test_a_hit_is_the_answer_again(self) -> None:
         """Whole and streamed: text, reasoning, calls, provider data, metadata; parsed is made anew; usage is 0."""

@@ -13,6 +13,22 @@ from ...base import LLMProvider
 from ...types import LLMResponse, StreamEvent
 
 
+def changed_tests(cls: type, base: type) -> list[str]:
+    """The tests of a base that a subclass changes or drops."""
+    tests = [name for name in dir(base) if name.startswith("test_")]
+    return [name for name in tests if getattr(cls, name, None) is not getattr(base, name)]
+
+
+def keep_tests(cls: type, base: type) -> None:
+    """Refuse a subclass that changes or drops tests of its base.
+
+    Raises:
+        TypeError: it does.
+    """
+    if changed := changed_tests(cls, base):
+        raise TypeError(f"{cls.__qualname__} changes {changed}: conformance tests cannot be changed")
+
+
 class Kit:
     """What a provider must do, whatever stands behind it.
 

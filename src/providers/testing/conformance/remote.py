@@ -18,13 +18,18 @@ from ...clients import Client
 from ...exceptions import ProviderClosedError
 from ...types import LLMResponse
 from ..server import Fault, LoopbackServer, RecordedRequest, Reply
+from .kit import keep_tests
 
 
 class RemoteConformance:
     """What holds for every backend that is reached over HTTP; to be subclassed beside `ProviderConformance`.
 
-    Each test has a `LoopbackServer` of its own in `self.server`.
+    Each test has a `LoopbackServer` of its own in `self.server`. Tests cannot be dropped or changed.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        keep_tests(cls, RemoteConformance)
 
     @abstractmethod
     def make_provider(self) -> LLMProvider:
