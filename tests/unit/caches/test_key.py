@@ -67,7 +67,13 @@ CHANGES: dict[str, list[Any]] = {
         (ToolSpec("f", raw={"type": "f"}),),
         (ToolSpec("f", extra={"x": 1}),),
     ],
-    "tool_choice": [ToolChoice(), ToolChoice("none"), ToolChoice("named", "f"), ToolChoice("auto", None, False)],
+    "tool_choice": [
+        ToolChoice(),
+        ToolChoice("none"),
+        ToolChoice("named", "f"),
+        ToolChoice("named", "g"),
+        ToolChoice("auto", None, False),
+    ],
     "output": [
         StructuredOutput(),
         StructuredOutput(name="Other"),

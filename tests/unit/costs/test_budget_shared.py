@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator
@@ -145,6 +146,7 @@ def test_a_forked_child_can_use_the_budget() -> None:
     with budget._lock:
         child = os.fork()
         if not child:  # pragma: no cover
+            signal.alarm(20)  # a child that waits for the parent's lock waits for ever
             budget.reserve(Decimal(0), 0, 5)
             os._exit(0 if budget.left.requests == 0 else 1)
     assert os.waitpid(child, 0)[1] == 0
