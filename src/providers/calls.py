@@ -24,12 +24,14 @@ class Calls:
 
     Args:
         provider: the provider's name.
+        former: in whose place these come: a call that it was asked for, and that has not begun, begins here.
+
+    Attributes:
         handler: what answers a request: the provider's `generate` with its layers around it.
         whole: the same for whole answers.
         life: the provider's life, which each call is a part of.
         priced: what gives costs to the usages, where that is to be done here: as the outermost layer it would see no
             more than this class does, and cost a step for each piece of a stream.
-        former: in whose place these come: a call that it was asked for, and that has not begun, begins here.
     """
 
     def __init__(
@@ -44,22 +46,22 @@ class Calls:
         self._heir: Calls | None = None
         if former is not None:
             former._heir = self
-        self._priced = priced
+        self.priced = priced
         self._provider = provider
-        self._handler = handler
-        self._whole = whole
-        self._life = life
+        self.handler = handler
+        self.whole = whole
+        self.life = life
 
     async def answer(self, request: Request) -> LLMResponse:
         """The whole answer."""
         if self._heir is not None:
             return await self._heir.answer(request)
-        life = self._life
+        life = self.life
         if not life.count():
             await life.begin()
         assembler: Assembler | None = None
         try:
-            events = await self._whole(request)
+            events = await self.whole(request)
             assembler = Assembler(request, self._provider)
             feed = assembler.feed
             for event in events:
@@ -71,7 +73,7 @@ class Calls:
         except AssertionError:
             raise
         except Exception as error:
-            raise self._bug(error) from error
+            raise self.bug(error) from error
         finally:
             if life.discount():
                 await life.settle()
@@ -83,14 +85,14 @@ class Calls:
                 async for piece in pieces:
                     yield piece
             return
-        life = self._life
+        life = self.life
         if not life.count():
             await life.begin()
         outcome.under_way = True
         assembler = Assembler(request, self._provider)
         add_text, feed = assembler.add_text, assembler.feed
         try:
-            async with aclosing(cast(Any, self._handler(request))) as events:
+            async with aclosing(cast(Any, self.handler(request))) as events:
                 async for event in events:
                     if event.type is _TOKEN:
                         add_text(event.data)
@@ -104,7 +106,7 @@ class Calls:
         except AssertionError:
             raise
         except Exception as error:
-            raise self._bug(error) from error
+            raise self.bug(error) from error
         finally:
             if life.discount():
                 await life.settle()
@@ -121,15 +123,15 @@ class Calls:
                 async for event in found:
                     yield event
             return
-        life = self._life
+        life = self.life
         if not life.count():
             await life.begin()
         assembler = Assembler(request, self._provider)
-        add_text, push, priced = assembler.add_text, assembler.push, self._priced
+        add_text, push, priced = assembler.add_text, assembler.push, self.priced
         events: Any = None
         try:
             # Handlers are generators by contract, so that they can be closed; only their type is the wider one.
-            events = self._handler(request)
+            events = self.handler(request)
             async for event in events:
                 if event.type is _TOKEN:
                     add_text(event.data)
@@ -145,7 +147,7 @@ class Calls:
         except (*MISTAKES, AssertionError):
             raise
         except Exception as error:
-            ours = error if isinstance(error, LLMProviderError) else self._bug(error)
+            ours = error if isinstance(error, LLMProviderError) else self.bug(error)
             self._attach(ours, request, assembler)
             yield StreamEvent(StreamEventType.ERROR, error_data(ours))
         finally:
@@ -158,8 +160,8 @@ class Calls:
 
     def _finish(self, request: Request, assembler: Assembler) -> LLMResponse:
         response = assembler.response()
-        if self._priced is not None:
-            self._priced.settle(request, response)
+        if self.priced is not None:
+            self.priced.settle(request, response)
         if request.given and "params" not in response.metadata:
             report_unsaid(request, response)
         return response
@@ -172,10 +174,10 @@ class Calls:
             # What a stream has told of already; some of it may be the error's own.
             own = [item for item in error.failed_attempts or () if not any(item is other for other in told)]
             error.failed_attempts = [*told, *own]
-        if self._priced is not None:
-            self._priced.fail(request, error)
+        if self.priced is not None:
+            self.priced.fail(request, error)
 
-    def _bug(self, error: Exception) -> LLMProviderError:
+    def bug(self, error: Exception) -> LLMProviderError:
         """What comes out of a provider and is no error of ours: a mistake in its code. (An assertion is a test's.)"""
         return PluginError(
             f"the provider's own code failed: {type(error).__name__}: {error}", provider=self._provider, code="bug"

@@ -21,7 +21,7 @@ from .types import (
     coerce_tools,
 )
 from .types.checks import check_fields
-from .types.config import CHECKS, PARAMETERS, parse_enum, unknown_option
+from .types.config import CHECKS, PARAMETERS, OnUnsupported, parse_enum, unknown_option
 from .types.content import kind_of
 from .types.policy import CachePolicy
 
@@ -112,7 +112,7 @@ class RequestBuilder:
         return Request(
             config.model_name,
             rest,
-            self._pick_system(system, None, own_system),
+            self.pick_system(system, None, own_system),
             self._params,
             self._given,
             self._extras,
@@ -170,7 +170,7 @@ class RequestBuilder:
         return Request(
             config.model_name or "",
             rest,
-            self._pick_system(own_prompt, config_system, own_system),
+            self.pick_system(own_prompt, config_system, own_system),
             {**self._params, **layer} if layer else self._params,
             self._given | layer.keys() if layer else self._given,
             {**self._extras, **extra} if extra else self._extras,
@@ -184,6 +184,45 @@ class RequestBuilder:
             self.retry_of(options),
             options.get("on_unsupported", config.on_unsupported),
             cache,
+        )
+
+    def fill(
+        self, said: Request, system: str | None, *, timeout: float | None, on_unsupported: OnUnsupported
+    ) -> Request:
+        """A request that was built elsewhere, with this configuration below what its caller said.
+
+        Args:
+            said: the request; it has no model of its own.
+            system: its system prompt.
+            timeout: its own.
+            on_unsupported: its own.
+
+        Raises:
+            LLMProviderConfigurationError: there is no model.
+        """
+        config, params, given = self._config, self._params, self._given
+        if config.model_name is None:
+            raise LLMProviderConfigurationError("no model: pass model_name=...", provider=self._provider)
+        if said.given:
+            params = {**params, **{name: said.params[name] for name in said.given if name in said.params}}
+            given = given | said.given
+        return Request(
+            config.model_name,
+            said.messages,
+            system,
+            params,
+            given,
+            {**self._extras, **said.extras} if said.extras else self._extras,
+            said.tools,
+            said.tool_choice,
+            said.output,
+            said.stream,
+            config.api_type if said.api_type is APIType.AUTO else said.api_type,
+            said.previous_response_id,
+            timeout,
+            said.retry,
+            on_unsupported,
+            said.cache,
         )
 
     def _read(self, messages: Any) -> tuple[str | None, Messages]:
@@ -200,7 +239,8 @@ class RequestBuilder:
         check_fields({"retry_delay": wait}, {"retry_delay": CHECKS["retry_delay"]}, "backoff")
         return replace(self._retry, max_attempts=attempts, initial_wait=wait, max_wait=max(self._retry.max_wait, wait))
 
-    def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
+    def pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
+        """The system prompt: the first of the call's own, its `config.extra`'s, the configuration's, the talk's."""
         if call is None and config is None and conversation is None:
             return self._system
         prompts = {

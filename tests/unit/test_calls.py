@@ -156,10 +156,21 @@ async def test_a_forked_child_inherits_no_lock_and_no_call() -> None:
     provider = Counting("m")
     async with aclosing(provider.stream("hi")) as stream:
         await anext(stream)
-        with provider._life._lock:
-            pid = os.fork()
-            if pid == 0:
-                os._exit(0 if provider.calls_under_way == 0 and not provider._life._lock.locked() else 1)
+        held, goes_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with provider._life._lock:
+                held.set()
+                goes_on.wait(30)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert await asyncio.to_thread(held.wait, 30)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if provider.calls_under_way == 0 and provider._life._lock.acquire(blocking=False) else 1)
+        goes_on.set()
+        thread.join()
         assert os.waitpid(pid, 0)[1] == 0  # noqa: ASYNC222
     await provider.close()
 

@@ -33,12 +33,12 @@ class Running:
         held: list[StreamEvent] = []
         token = take_retries()
         try:
-            if not calls._life.count():
-                await calls._life.begin()
-            self._life = calls._life
+            if not calls.life.count():
+                await calls.life.begin()
+            self._life = calls.life
             tried.opening = False
-            self._priced = calls._priced
-            self.events = calls._handler(tried.request)
+            self._priced = calls.priced
+            self.events = calls.handler(tried.request)
             async for event in self.events:
                 held.append(event)
                 self.see(event)
@@ -77,14 +77,14 @@ class Running:
 async def whole_of(tried: Try) -> Sequence[StreamEvent]:
     """A target's whole answer, at its own prices: those that are its outermost layer stand in its `Calls`."""
     calls = tried.target.provider._calls
-    life, priced = calls._life, calls._priced
+    life, priced = calls.life, calls.priced
     if not life.count():
         await life.begin()
     tried.opening = False
     try:
         if priced is None:
-            return await calls._whole(tried.request)
-        return await priced.whole(tried.request, calls._whole)
+            return await calls.whole(tried.request)
+        return await priced.whole(tried.request, calls.whole)
     finally:
         if life.discount():
             await life.settle()

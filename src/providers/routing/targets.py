@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ..base import LLMProvider
 from ..costs import cost_of
-from ..exceptions import LLMProviderConfigurationError, LLMProviderError
+from ..exceptions import LLMProviderError
 from ..layers.models import Models
 from ..notices import warn_only
 from ..profiles import ModelProfile
@@ -47,8 +47,9 @@ class FallbackBuilder(RequestBuilder):
         self._cached = self._caches()
         return super()._build_with(messages, system, options, stream)
 
-    def _pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
-        found = super()._pick_system(call, config, conversation)
+    def pick_system(self, call: str | None, config: str | None, conversation: str | None) -> str | None:
+        """See `RequestBuilder`; one that only the conversation holds is marked as such."""
+        found = super().pick_system(call, config, conversation)
         if found is None or call is not None or config is not None or self._system is not None:
             return found
         return FromTalk(found)
@@ -82,38 +83,17 @@ class Target:
         Raises:
             LLMProviderConfigurationError: the target has no model.
         """
-        builder = self.provider._builder
-        config = builder._config
-        if config.model_name is None:
-            raise LLMProviderConfigurationError("no model: pass model_name=...", provider=self.provider.name)
-        params, given, system = builder._params, builder._given, said.system
-        if said.given:
-            params = {**params, **{name: said.params[name] for name in said.given if name in said.params}}
-            given = given | said.given
-        if system is None:
-            system = builder._system
-        elif isinstance(system, FromTalk):
-            found = builder._pick_system(None, None, system)
+        builder, config, system = self.provider._builder, self.provider.config, said.system
+        if isinstance(system, FromTalk):
+            found = builder.pick_system(None, None, system)
             system = found if self.mixed or found is None else str(found)
         else:
-            system = builder._pick_system(system, None, None)
-        return Request(
-            config.model_name,
-            said.messages,
+            system = builder.pick_system(system, None, None)
+        return builder.fill(
+            said,
             system,
-            params,
-            given,
-            {**builder._extras, **said.extras} if said.extras else builder._extras,
-            said.tools,
-            said.tool_choice,
-            said.output,
-            said.stream,
-            config.api_type if said.api_type is _AUTO else said.api_type,
-            said.previous_response_id,
-            config.timeout if said.timeout is OWN_TIMEOUT else said.timeout,
-            said.retry,
-            config.on_unsupported if said.on_unsupported is OWN_ON_UNSUPPORTED else said.on_unsupported,
-            said.cache,
+            timeout=config.timeout if said.timeout is OWN_TIMEOUT else said.timeout,
+            on_unsupported=config.on_unsupported if said.on_unsupported is OWN_ON_UNSUPPORTED else said.on_unsupported,
         )
 
     @property

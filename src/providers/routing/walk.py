@@ -68,7 +68,7 @@ class Try:
         """What the target raised as one of our errors; a mistake in its own code too."""
         if isinstance(error, LLMProviderError):
             return error
-        bug = self.target.provider._calls._bug(error)
+        bug = self.target.provider._calls.bug(error)
         bug.__cause__ = error
         return bug
 
