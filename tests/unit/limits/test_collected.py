@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from providers.resilience.levels import Rate
 from providers.resilience.limiter import LocalLimits
 from providers.routing import Health
 from providers.sight import secrets
+from providers.testing import ScriptedProvider
 
 NOTHING = (Decimal(0), 0, 0)
 Case = tuple[Callable[[], object], Callable[[], object]]
@@ -69,7 +71,24 @@ def masks() -> Case:
     return forget, lambda: secrets.masked("a text of a call's end")
 
 
-@pytest.mark.parametrize("made", [budget, health, limits, masks])
+def life() -> Case:
+    provider = ScriptedProvider(["hi"])
+
+    def opened_anew() -> None:
+        async def work() -> None:
+            await provider._life.ensure_open()
+            await provider.rest_when_idle()
+
+        asyncio.run(work())
+
+    def end() -> None:
+        provider._life.under_way += 1  # a stream that had begun
+        provider._life.discount()
+
+    return opened_anew, end
+
+
+@pytest.mark.parametrize("made", [budget, health, life, limits, masks])
 def test_a_call_that_ends_in_the_collector_waits_for_nothing(made: Callable[[], Case]) -> None:
     """F-105, C-15. What the thread does, and the end of a call that is thrown away in the middle of it."""
     work, end = made()
