@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -17,6 +20,12 @@ from ..exceptions import (
 )
 from .gate import Gate
 from .levels import UNLIMITED, Amounts, Clock, Rate, known_rates
+
+logger = logging.getLogger("providers.limits")
+
+patience: Final[ContextVar[Callable[[], float | None] | None]] = ContextVar("patience", default=None)
+"""Asked by a call that has to wait for its turn: how many seconds it may, since somebody else could answer then; `None`
+for as long as it takes."""
 
 BURST: Final = 0.04
 """Share of a limit that may come at once."""
@@ -182,7 +191,12 @@ class Limiter:
     def cool(self, error: BaseException, pause: float | None = None) -> None:
         """Begin a cooldown, where the error of a call that was made while `is_idle` asks to wait; see `LimitedCall`."""
         if asks_to_wait(error) and (wait := _hint(error, pause)) != 0:
-            self.store.cool(self.key, self.rates, 0, wait)
+            self.wait(0, wait)
+
+    def wait(self, seen: int, seconds: float | None) -> None:
+        """Have everybody with this key wait; see `LimitStore.cool`."""
+        logger.info("%s: the backend asks to wait, so all calls with this key do (%s s)", self.model, seconds)
+        self.store.cool(self.key, self.rates, seen, seconds)
 
     def limit(self, tokens: float = 0, requests: float = 1, *, output: float = 0) -> LimitedCall:
         """What to make one call in: `async with limiter.limit(tokens=1000, requests=1) as ctx:`.
@@ -241,7 +255,19 @@ class LimitedCall:
 
     async def __aenter__(self) -> LimitedCall:
         limiter = self._limiter
-        self._generation = await limiter.store.acquire(limiter.key, limiter.rates, self._amounts)
+        turn = limiter.store.acquire(limiter.key, limiter.rates, self._amounts)
+        asked = patience.get()
+        most = asked() if asked is not None else None
+        if most is None:
+            self._generation = await turn
+            return self
+        try:
+            self._generation = await asyncio.wait_for(turn, most)
+        except TimeoutError:
+            raise LLMProviderRateLimitError(
+                f"no turn within {most:g} s: all calls with this key wait, for its limits or as the backend asked",
+                model=limiter.model,
+            ) from None
         return self
 
     async def __aexit__(
@@ -261,7 +287,7 @@ class LimitedCall:
         if exc is None:
             store.passed(key, rates, self._generation)
         elif asks_to_wait(exc) and (wait := _hint(exc, self.pause)) != 0:
-            store.cool(key, rates, self._generation, wait)
+            limiter.wait(self._generation, wait)
 
 
 def asks_to_wait(error: BaseException) -> bool:

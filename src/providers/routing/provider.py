@@ -172,7 +172,8 @@ class FallbackProvider(LLMProvider):
         try:
             while (tried := walk.next()) is not None:
                 try:
-                    found = await ask(tried)
+                    with walk.patient():
+                        found = await ask(tried)
                     tried.up()
                     return tried, found
                 except AssertionError:
@@ -204,7 +205,8 @@ class FallbackProvider(LLMProvider):
                 shown = False
                 running = Running(tried)
                 try:
-                    held = await running.begin()
+                    with walk.patient():
+                        held = await running.begin()
                     tried.begun()
                     yield about(tried, walk.attempts[told:], broken)
                     told, broken = len(walk.attempts), None

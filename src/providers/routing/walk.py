@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
 
 from ..exceptions import LLMProviderError, LLMProviderTokenLimitError, LLMProviderUnsupportedOperationError
 from ..request_builder import wants
 from ..resilience.cooldown import FIRST
+from ..resilience.limiter import patience
 from ..types import Request, usage_of_error
 from .choice import surely
 from .rules import OPENING, Rule, rule_of
@@ -17,6 +19,9 @@ from .targets import Target
 logger = logging.getLogger("providers.routing")
 
 MovesOn = Callable[[LLMProviderError], bool | None]
+
+PATIENCE: Final = 1.0
+"""Seconds that a call stands in line before a target's limits where another target could be asked at once."""
 
 
 class Try:
@@ -151,6 +156,29 @@ class Walk:
             self.attempts[:] = [item for item in self.attempts if item is not note]
             return Try(target, request, target.health.force())
         return None
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """While a target is asked: how long it may let the call stand in line. Around the asking alone, for between two
+        pieces of a stream the consumer's code runs."""
+        outer = patience.get()
+
+        def most() -> float | None:
+            if any(self._could_be_next(target) for target in self._order[self._at :]):
+                return PATIENCE
+            return outer() if outer is not None else None
+
+        token = patience.set(most)
+        try:
+            yield
+        finally:
+            patience.reset(token)
+
+    def _could_be_next(self, target: Target) -> bool:
+        try:
+            return not target.health.wait and self._unfit(target, self._made(target)) is None
+        except LLMProviderError:
+            return False
 
     def _made(self, target: Target) -> Any:
         return target.request(self._request)
