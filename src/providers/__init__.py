@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .caches import FSCache as FSCache
     from .caches import MemoryCache as MemoryCache
     from .caches import SQLiteCache as SQLiteCache
+    from .caches import StoreSize as StoreSize
     from .capabilities import EmbeddingRequest as EmbeddingRequest
     from .capabilities import Embeddings as Embeddings
     from .capabilities import TokenCounting as TokenCounting
@@ -72,8 +73,8 @@ if TYPE_CHECKING:
     from .factory import create_llm_provider as create_llm_provider
     from .factory import get_cached_provider as get_cached_provider
     from .layer_settings import LayerSettings as LayerSettings
-    from .layers.budget import Amounts as Amounts
     from .layers.budget import Budget as Budget
+    from .layers.budget import BudgetAmounts as BudgetAmounts
     from .layers.cache import ResponseCache as ResponseCache
     from .layers.limit import LimitLayer as LimitLayer
     from .layers.observe import Observe as Observe
@@ -90,6 +91,8 @@ if TYPE_CHECKING:
     from .remote import RemoteSettings as RemoteSettings
     from .resilience.buckets import TokenBucket as TokenBucket
     from .resilience.concurrency import Concurrency as Concurrency
+    from .resilience.levels import UNLIMITED as UNLIMITED
+    from .resilience.levels import Rate as Rate
     from .resilience.limiter import Limiter as Limiter
     from .resilience.limiter import LimitStore as LimitStore
     from .resilience.limiter import LocalLimits as LocalLimits
@@ -134,7 +137,7 @@ if TYPE_CHECKING:
 _ROOMS: dict[str, str] = {
     "app_settings": "Settings",
     "base": "BaseProvider LLMProvider Provider",
-    "caches": "CacheEntry CacheKey CacheStore FSCache MemoryCache SQLiteCache",
+    "caches": "CacheEntry CacheKey CacheStore FSCache MemoryCache SQLiteCache StoreSize",
     "capabilities": "EmbeddingRequest Embeddings TokenCounting",
     "clients": "Batch Client client create_batch fetch_batch_results get_batch_status get_response",
     "costs": "total_usage",
@@ -150,7 +153,7 @@ _ROOMS: dict[str, str] = {
     ),
     "factory": "clear_provider_cache create_llm_provider get_cached_provider",
     "layer_settings": "LayerSettings",
-    "layers.budget": "Amounts Budget",
+    "layers.budget": "Budget BudgetAmounts",
     "layers.cache": "ResponseCache",
     "layers.limit": "LimitLayer",
     "layers.observe": "Observe",
@@ -161,6 +164,7 @@ _ROOMS: dict[str, str] = {
     "remote": "RemoteProvider RemoteSettings",
     "resilience.buckets": "TokenBucket",
     "resilience.concurrency": "Concurrency",
+    "resilience.levels": "Rate UNLIMITED",
     "resilience.limiter": "LimitStore Limiter LocalLimits",
     "resilience.shared_limits": "SQLiteLimits",
     "routing": "FallbackProvider",

@@ -299,7 +299,7 @@ class Life:
         with self._lock:
             if self.under_way or (self._change is not None and self._change.settling):
                 return
-            if self._holders and self._heir is None:
+            if self._holders:
                 return
             if self._holding and not self._holders:
                 released, self._holding = self._heir, False

@@ -120,9 +120,12 @@ async def test_again_and_again_while_streams_run() -> None:
             assert (await anext(streams[-1])).data == f"key {number}"
         assert len(provider.open_connections) == 5
         await streams[3].aclose()
-        assert provider.open_connections == ["key 0", "key 1", "key 2", "key 4"]
+        # An older call may come to use it still: one that is tried again, or begins its stream late.
+        assert len(provider.open_connections) == 5
+        await streams[0].aclose()
+        assert provider.open_connections == ["key 1", "key 2", "key 3", "key 4"]
         provider.gate.set()
-        for number in (0, 1, 2, 4):
+        for number in (1, 2, 4):
             rest = [event.data async for event in streams[number]]
             assert rest[0] == f" key {number}"
         assert provider.open_connections == ["key 4"]

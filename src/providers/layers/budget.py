@@ -29,7 +29,7 @@ _CHECKS: Final[dict[str, Check]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Amounts:
+class BudgetAmounts:
     """What was used, is reserved or is left.
 
     Attributes:
@@ -148,20 +148,20 @@ class Budget:
     # --- how it stands
 
     @property
-    def used(self) -> Amounts:
+    def used(self) -> BudgetAmounts:
         """What was booked, and the seconds since the first call."""
         with self._lock:
             return self._used()
 
     @property
-    def reserved(self) -> Amounts:
+    def reserved(self) -> BudgetAmounts:
         """What calls under way have reserved."""
         with self._lock:
             cost = None if self.max_cost is None else float(self._reserved_cost)
-            return Amounts(cost, self._reserved_tokens, self._reserved_requests)
+            return BudgetAmounts(cost, self._reserved_tokens, self._reserved_requests)
 
     @property
-    def left(self) -> Amounts:
+    def left(self) -> BudgetAmounts:
         """What is left for new calls, reservations taken off; never below zero."""
         with self._lock:
             return self._left()
@@ -181,11 +181,13 @@ class Budget:
         told = [f"{name}={value}" for name in caps if (value := getattr(self, name)) is not None]
         return f"Budget({', '.join(told)}; used={self.used})"
 
-    def _used(self) -> Amounts:
+    def _used(self) -> BudgetAmounts:
         seconds = 0.0 if self._since is None else monotonic() - self._since
-        return Amounts(None if self.max_cost is None else float(self._cost), self._tokens, self._requests, seconds)
+        return BudgetAmounts(
+            None if self.max_cost is None else float(self._cost), self._tokens, self._requests, seconds
+        )
 
-    def _left(self) -> Amounts:
+    def _left(self) -> BudgetAmounts:
         cost = tokens = requests = seconds = None
         if self.max_cost is not None:
             cost = max(0.0, float(MATH.subtract(self.max_cost, MATH.add(self._cost, self._reserved_cost))))
@@ -196,7 +198,7 @@ class Budget:
         if self.max_seconds is not None:
             gone = 0.0 if self._since is None else monotonic() - self._since
             seconds = max(0.0, self.max_seconds - gone)
-        return Amounts(cost, tokens, requests, seconds)
+        return BudgetAmounts(cost, tokens, requests, seconds)
 
     # --- the account
 
@@ -211,7 +213,7 @@ class Budget:
         with self._lock:
             cap = self._cap(cost, tokens, requests)
             if cap:
-                raise self._exceeded(cap, Amounts(float(cost), tokens, requests))
+                raise self._exceeded(cap, BudgetAmounts(float(cost), tokens, requests))
             if self._since is None:
                 self._since = monotonic()
             self._reserved_cost = MATH.add(self._reserved_cost, cost)
@@ -259,11 +261,12 @@ class Budget:
         with self._lock:
             return self._exceeded("max_seconds", None)
 
-    def _exceeded(self, cap: str, needed: Amounts | None) -> BudgetExceededError:
+    def _exceeded(self, cap: str, needed: BudgetAmounts | None) -> BudgetExceededError:
         used, left = self._used(), self._left()
         unit: Callable[[Any], str] = _UNITS[cap]
         name = cap.removeprefix("max_")
         most, spent, rest = unit(getattr(self, cap)), unit(getattr(used, name)), unit(getattr(left, name))
+        hint = ""
         if cap == "max_seconds":
             text = f"the budget's time is over: {spent} of {most} have passed"
         else:
@@ -273,7 +276,10 @@ class Budget:
             )
             text = f"the budget has {rest} left of {most} ({spent} used, {held} reserved by calls under way); "
             text += f"this call may need {need}"
-        error = BudgetExceededError(f"{text}. Raise {cap} in a new Budget, or reset() this one", code=cap)
+            if cap in ("max_tokens", "max_cost"):
+                hint = "Give the call a smaller max_tokens, or the budget a smaller output_tokens. "
+                text += f", with an answer as long as its own max_tokens allows (without one {self.output_tokens})"
+        error = BudgetExceededError(f"{text}. {hint}Raise {cap} in a new Budget, or reset() this one", code=cap)
         error.cap, error.used, error.left, error.needed = cap, used, left, needed
         return error
 

@@ -58,6 +58,8 @@ class Cooldown:
         # Asked for an end, since a clock that was set back has to be noticed before `since` changes.
         end = now + self.remaining(now)
         hint = retry_after if retry_after is not None and retry_after > 0 else None
+        # Of a later generation than is known here, where the state was lost meanwhile.
+        self.generation = max(self.generation, seen)
         fresh = seen == self.generation
         if fresh:
             self.generation += 1

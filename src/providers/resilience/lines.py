@@ -10,10 +10,11 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import ClassVar, Final
 from weakref import WeakSet
 
+from ..exceptions import LLMProviderConfigurationError
 from .asked import Ask, Chore, Reply, Spare, give_back
 from .cooldown import LONGEST
 from .levels import Amounts, Rate, known_rates
@@ -23,6 +24,8 @@ _REST: Final = 2.0
 _LOOK: Final = 0.5
 # Callers that are let in by one word with the other place.
 _MOST: Final = 64
+# Keys that are remembered for the sake of their cooldowns alone.
+_KEPT: Final = 1024
 
 
 class Waiter:
@@ -41,6 +44,15 @@ class Waiter:
     def lost(self) -> bool:
         """Whether nobody waits here any more."""
         return self.gone or self.loop.is_closed()
+
+    def fail(self, error: BaseException) -> None:
+        """Tell it that nobody can let it in; from any thread."""
+        with suppress(RuntimeError):  # Its loop is closed.
+            self.loop.call_soon_threadsafe(self._fail, error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def go(self, generation: int) -> None:
         """Let it in; on its loop's thread."""
@@ -114,6 +126,7 @@ class LinedLimits(ABC):
 
     async def acquire(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> int:
         """See `LimitStore`."""
+        _check(rates, amounts)
         waiter = Waiter(amounts)
         try:
             with self._work():
@@ -136,6 +149,7 @@ class LinedLimits(ABC):
 
     def charge(self, key: str, rates: Sequence[Rate], amounts: Amounts) -> None:
         """See `LimitStore`."""
+        _check(rates, amounts)
         with self._work():
             self._chore(key, rates, ["t", [float(amount) for amount in amounts]])
 
@@ -234,7 +248,8 @@ class LinedLimits(ABC):
                 return key
             if self._closing or (not due and rested):
                 for key, line in lines.items():
-                    if not (line.busy or line.chores or line.spare):
+                    # One with a streak waits for the word that a call went well, which may take minutes.
+                    if not (line.busy or line.chores or line.spare or (line.streak and len(self._lines) <= _KEPT)):
                         del self._lines[key]
                 return None
             rested = not self.lock.wait(first - now)
@@ -253,12 +268,17 @@ class LinedLimits(ABC):
             ripe = time.monotonic() >= line.due
             paid = None if held is None else held.amounts
             ask = Ask(line.rates, chores, paid, ripe, [waiter.amounts for waiter in taken])
-        reply = say(key, ask)
-        if reply is None:
-            spare = spare or Spare(ask.rates, line.generation)
-            reply = spare.say(ask)
-        else:
-            spare = None
+        try:
+            reply = say(key, ask)
+            if reply is None:
+                spare = spare or Spare(ask.rates, line.generation)
+                reply = spare.say(ask)
+            else:
+                spare = None
+        except BaseException as error:
+            for waiter in taken:
+                waiter.fail(error)
+            raise
         with self.lock:
             line.spare, line.generation, line.streak = spare, reply.generation, reply.streak
             granted = self._settle(line, taken, reply)
@@ -302,6 +322,12 @@ class LinedLimits(ABC):
         granted, waiter.granted = waiter.granted, False
         if granted:
             self._chore(key, rates, give_back(waiter.amounts))
+
+
+def _check(rates: Sequence[Rate], amounts: Amounts) -> None:
+    # Here, where only who made the mistake is told, and not on the thread.
+    if len(rates) != len(amounts):
+        raise LLMProviderConfigurationError(f"there are {len(rates)} limits, but {len(amounts)} amounts")
 
 
 class _Work:

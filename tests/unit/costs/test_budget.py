@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from providers import (
-    Amounts,
     Budget,
+    BudgetAmounts,
     BudgetExceededError,
     LLMProviderAuthenticationError,
     LLMProviderConfigurationError,
@@ -63,9 +63,9 @@ def test_caps_are_checked(options: dict[str, Any]) -> None:
 def test_a_new_budget() -> None:
     budget = Budget(max_cost="0.1", max_tokens=10, max_requests=2, max_seconds=5)
     assert budget.max_cost == Decimal("0.1")
-    assert budget.used == Amounts(0, 0, 0, 0)
-    assert budget.left == Amounts(0.1, 10, 2, 5)
-    assert Budget().left == Amounts()
+    assert budget.used == BudgetAmounts(0, 0, 0, 0)
+    assert budget.left == BudgetAmounts(0.1, 10, 2, 5)
+    assert Budget().left == BudgetAmounts()
     assert "max_requests=2" in repr(budget)
 
 
@@ -83,7 +83,7 @@ async def test_a_call_is_booked_at_what_it_used(profiles: ProfileTable, streamed
     assert budget.used.cost == pytest.approx(0.0017)
     assert (budget.used.tokens, budget.used.requests, budget.estimated) == (107, 1, 0)
     assert (budget.left.tokens, budget.left.requests) == (9893, 2)
-    assert budget.reserved == Amounts(0, 0, 0)
+    assert budget.reserved == BudgetAmounts(0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ async def test_a_call_that_does_not_fit_is_not_made(profiles: ProfileTable, caps
         await provider.execute("hi")
     error = caught.value
     assert (error.cap, error.code, error.retryable, error.attempts) == (cap, cap, False, 1)
-    assert isinstance(error.used, Amounts)
+    assert isinstance(error.used, BudgetAmounts)
     assert isinstance(error, LLMProviderError | RuntimeError)
     again = pickle.loads(pickle.dumps(error))
     assert (again.cap, again.left, again.needed) == (error.cap, error.left, error.needed)
@@ -205,7 +205,7 @@ async def test_reset_begins_anew(profiles: ProfileTable) -> None:
     with pytest.raises(BudgetExceededError):
         await provider.execute("hi")
     budget.reset()
-    assert budget.used == Amounts(None, 0, 0, 0)
+    assert budget.used == BudgetAmounts(None, 0, 0, 0)
     await provider.execute("hi")
     assert budget.used.requests == 1
 
@@ -238,7 +238,7 @@ async def test_a_failed_call(
     expected = (17 + 100) * whole
     assert (budget.used.tokens, budget.used.requests, budget.estimated) == (expected, requests, whole)
     assert budget.used.cost == pytest.approx((17 * 10 + 100 * 100) / 1e6 * whole)
-    assert budget.reserved == Amounts(0, 0, 0)
+    assert budget.reserved == BudgetAmounts(0, 0, 0)
 
 
 async def test_a_stream_without_figures_is_booked_by_its_texts(profiles: ProfileTable) -> None:

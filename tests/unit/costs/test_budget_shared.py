@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from providers import (
-    Amounts,
     Budget,
+    BudgetAmounts,
     BudgetExceededError,
     LLMProviderError,
     Request,
@@ -191,4 +191,4 @@ def test_the_caps_hold_at_every_step_where_nobody_uses_more_than_reserved(steps:
         assert held[2] + spent[2] <= 6
     for reserved in open_:
         budget.settle(reserved, (Decimal(0), 0, 0))
-    assert budget.reserved == Amounts(0, 0, 0)
+    assert budget.reserved == BudgetAmounts(0, 0, 0)

@@ -41,6 +41,13 @@ def test_many_failures_of_one_moment_are_one_cooldown() -> None:
     assert cooldown.streak == 0
 
 
+def test_a_state_that_was_lost_meanwhile() -> None:
+    """A file that somebody deleted, a server that forgot: a refusal of a later generation is one of now."""
+    cooldown = Cooldown()
+    assert cooldown.begin(10.0, 7)
+    assert (cooldown.generation, cooldown.remaining(10.0)) == (8, 1.0)
+
+
 def test_what_the_backend_asks_for_goes_before_and_counts_from_old_calls_too() -> None:
     cooldown = Cooldown()
     cooldown.begin(0, 0, 7)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -197,6 +198,39 @@ class LimitWordTests(LimitKit):
             generation, took = await entry(2)
             assert generation == seen + 7
             assert took > 1.7
+
+        self._run(work)
+
+    def test_a_call_that_takes_long_ends_a_row_of_pauses(self) -> None:
+        """Most calls take longer than a store looks after a key of which nothing is to be said."""
+
+        async def work(make: Open) -> None:
+            store, rates = make(), (Rate(100, 100),)
+            for _ in range(2):
+                store.cool("k", rates, await self._soon(store.acquire("k", rates, (1,))), None)
+                generation = await self._soon(store.acquire("k", rates, (1,)), 1)
+                await asyncio.sleep(2.5)
+                store.passed("k", rates, generation)
+            begun = time.monotonic()
+            store.cool("k", rates, await self._soon(store.acquire("k", rates, (1,))), None)
+            await self._soon(store.acquire("k", rates, (1,)), 1)
+            # The first pause takes a second, one behind another two.
+            assert time.monotonic() - begun < 1.6 + self.slack
+
+        self._run(work)
+
+    def test_a_mistake_of_one_caller_harms_no_other_one(self) -> None:
+        """A wrong number of amounts is told to who gave it."""
+
+        async def work(make: Open) -> None:
+            store, rates = make(), (Rate(10, 10), Rate(10, 10))
+            good = asyncio.ensure_future(store.acquire("k", rates, (1, 1)))
+            with pytest.raises(ValueError):  # noqa: PT011 - which words is the store's to say
+                await self._soon(store.acquire("k", rates, (1,)))
+            with suppress(ValueError):
+                store.charge("k", rates, (1,))
+            await self._soon(good)
+            await self._soon(store.acquire("k", rates, (1, 1)))
 
         self._run(work)
 
