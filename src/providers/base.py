@@ -223,14 +223,13 @@ class LLMProvider(Verbs):
                 if self.is_closed:
                     raise ProviderClosedError("this provider was closed; create a new one", provider=self.name)
                 composed = tuple(layers) if layers is not None else self._composed
-                now = Configured(self.config, self.settings, self._arguments, self._preset)
-                config, settings, arguments, preset = configure_anew(self.name, self.Settings, now, changes)
+                config, settings, arguments, preset = self._configured_anew(changes)
                 stack, former = self._make_stack(composed, arguments, settings), self._stack
-                self.config, self.settings = config, settings
+                before, self.config, self.settings = (self.config, self.settings), config, settings
                 try:
                     close = self.detach()
                 except BaseException:
-                    self.config, self.settings = now.config, now.settings
+                    self.config, self.settings = before
                     raise
                 self._arguments, self._composed, self._stack, self._preset = arguments, composed, stack, preset
                 was_open = life.is_open
@@ -349,6 +348,11 @@ class LLMProvider(Verbs):
             f"a {type(self).__name__} holds connections and cannot be pickled; create one in each process with "
             "create_llm_provider or get_cached_provider"
         )
+
+    def _configured_anew(self, changes: Mapping[str, Any]) -> Configured:
+        """What `reload` takes on; nothing has changed yet."""
+        now = Configured(self.config, self.settings, self._arguments, self._preset)
+        return configure_anew(self.name, self.Settings, now, changes)
 
     # --- how the verbs stand on generate ----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -29,6 +29,8 @@ from .walk import MovesOn, Try, Walk
 T = TypeVar("T")
 _TOKEN: Final = StreamEventType.TOKEN
 _MOST_KEPT: Final = 8
+# What stands for "the targets' own" where nobody gives a value.
+_OPEN: Final = {"api_type": APIType.AUTO, "timeout": OWN_TIMEOUT, "on_unsupported": OWN_ON_UNSUPPORTED}
 
 
 class FallbackProvider(LLMProvider):
@@ -120,20 +122,16 @@ class FallbackProvider(LLMProvider):
             # Powers are asked for by isinstance, and this one comes with the targets.
             self.__class__ = _with_embeddings(type(self))
         super().__init__(config, **options)
-        self._open_to_targets(options)
+        self._open_to_targets({name for name in ("timeout", "on_unsupported") if options.get(name) is not None})
 
-    def _open_to_targets(self, options: dict[str, Any]) -> None:
+    def _open_to_targets(self, given: Collection[str]) -> None:
         """Leave to the targets what nobody gave."""
-        config, default = self.config, LLMConfig()
-        changes: dict[str, Any] = {}
+        config, default, changes = self.config, LLMConfig(), dict[str, Any]()
         if config.model_name is None:
             changes["model_name"] = " | ".join(target.label for target in self._targets)
-        if config.api_type is default.api_type:
-            changes["api_type"] = APIType.AUTO
-        if options.get("timeout") is None and config.timeout == default.timeout:
-            changes["timeout"] = OWN_TIMEOUT
-        if options.get("on_unsupported") is None and config.on_unsupported == default.on_unsupported:
-            changes["on_unsupported"] = OWN_ON_UNSUPPORTED
+        for name, own in _OPEN.items():
+            if name not in given and getattr(config, name) == getattr(default, name):
+                changes[name] = own
         self.update_config(**changes)
 
     def update_config(self, **changes: Any) -> None:
@@ -291,10 +289,23 @@ class FallbackProvider(LLMProvider):
     async def reload(self, **changes: Any) -> None:
         """Read the settings anew, those of the targets that belong to this provider too. All are asked again then: a
         key that was refused may be another one now. The changes are this provider's own."""
+        before = self.config
         await super().reload(**changes)
-        await self._each_owned("reload")
-        for target in self._targets:
-            target.health.forget()
+        # What a preset said before and says no more is the targets' to say again.
+        self._open_to_targets(
+            {*changes, *(name for name in _OPEN if getattr(before, name) == getattr(self.config, name))}
+        )
+        try:
+            await self._each_owned("reload")
+        finally:
+            for target in self._targets:
+                target.health.forget()
+
+    def _configured_anew(self, changes: Mapping[str, Any]) -> Any:
+        # What a target would refuse is refused before anything changes.
+        for provider in self._owned:
+            provider._configured_anew({})
+        return super()._configured_anew(changes)
 
     async def shut(self) -> None:
         """Put the targets that belong to this provider to rest, or close them where it was closed."""
