@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .exceptions import MissingCredentialsError, UnknownOptionError
+from .exceptions import LLMProviderConfigurationError, MissingCredentialsError, UnknownOptionError
 from .layer_settings import NAMES
 from .presets import Preset
-from .settings import OPTION_NAMES, Given, ProviderSettings, config_of, facts_of, missing_key, settings_fields
+from .settings import (
+    OPTION_NAMES,
+    Given,
+    ProviderSettings,
+    config_of,
+    facts_of,
+    keep_secrets,
+    missing_key,
+    secrets_in_reach,
+    settings_fields,
+)
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS, unknown_option
 
@@ -50,6 +60,21 @@ def configure(
         LLMProviderConfigurationError: a value is refused; the message names field and source.
         MissingCredentialsError: no source has a key that is needed.
     """
+    try:
+        return _configured(provider, kind, config, options, preset)
+    except LLMProviderConfigurationError as error:
+        named = {OPTION_NAMES.get(key, key): value for key, value in options.items()}
+        keep_secrets(error, secrets_in_reach(kind, provider, named))
+        raise
+
+
+def _configured(
+    provider: str,
+    kind: type[ProviderSettings],
+    config: LLMConfig | Mapping[str, Any] | str | None,
+    options: Mapping[str, Any],
+    preset: Preset | None,
+) -> Configured:
     own = facts_of(kind).names
     changes: dict[str, Any] = {}
     arguments = Given()

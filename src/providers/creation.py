@@ -12,7 +12,15 @@ from .notices import warn
 from .plugins import manager, normalize_name
 from .presets import Preset
 from .registry import available_providers, provider_class
-from .settings import OPTION_NAMES, config_of, default_model, default_provider, find_variable
+from .settings import (
+    OPTION_NAMES,
+    config_of,
+    default_model,
+    default_provider,
+    find_variable,
+    keep_secrets,
+    secrets_in_reach,
+)
 from .sources import ConfigurationWarning, last_toml, read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS
@@ -75,13 +83,17 @@ def create(
         options["model_name"] = getattr(model, "model_name", model)
     # The founding document's providers take the configuration first and hand it to super().__init__; ours do too.
     changes = {name: options.pop(name) for name in list(options) if name in CONFIG_FIELDS}
-    merged = own.updated({name: value for name, value in changes.items() if value is not None})
+    try:
+        merged = own.updated({name: value for name, value in changes.items() if value is not None})
+    except LLMProviderConfigurationError as error:
+        keep_secrets(error, secrets_in_reach(cls.Settings, key, options))
+        raise
     if takes_targets:
         from .routing.configured import with_targets
 
         make = partial(_make_target, trail)
-        return _made(cls, found, config=merged, **with_targets(options, where, make, read_toml()))
-    return _made(cls, found, merged, **options)
+        return _made(cls, found, {"config": merged, **with_targets(options, where, make, read_toml())})
+    return _made(cls, found, options, merged)
 
 
 def _config(given: Any) -> LLMConfig:
@@ -95,7 +107,7 @@ def _config(given: Any) -> LLMConfig:
     )
 
 
-def _made(cls: type[LLMProvider], preset: Preset | None, *args: Any, **options: Any) -> LLMProvider:
+def _made(cls: type[LLMProvider], preset: Preset | None, options: Mapping[str, Any], *args: Any) -> LLMProvider:
     try:
         if preset is None:
             return cls(*args, **options)

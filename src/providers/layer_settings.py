@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
 
-from .settings import ProviderSettings, all_variables, setting, settings_fields, warn_unknown
-from .sources import read_toml
+from .notices import shown_name, warn
+from .settings import ProviderSettings, all_variables, known_variables, setting, settings_fields, warn_unknown
+from .sources import CONFIG_FILE, ENV_FILE, NO_DOTENV, ConfigurationWarning, DotEnv, last_dotenv, read_toml
 from .types import Secret
 
 
@@ -36,8 +38,9 @@ class LayerSettings(ProviderSettings):
         requests_per_minute: goes before the model's profile.
         tokens_per_minute: goes before the model's profile; prompt and answer together.
         max_concurrency: most calls under way at a time, halved after a refusal and raised again while all is well; or
-            `"adaptive"`, for a bound that finds itself; or a `Concurrency`, which providers may share.
-        budget: a `Budget`, or a dict of its arguments.
+            `"adaptive"`, for a bound that finds itself; or a `Concurrency`, which providers may share; `"off"` for no
+            bound.
+        budget: a `Budget`, or a dict of its arguments; `"off"` for none.
         telemetry: what is shown of calls: `True` or `"otel"` (OpenTelemetry's spans and metrics, and logs),
             `"prometheus"`, `"logs"`, several with commas between them; an `Observe` or a `Metrics`; `None` for nothing.
     """
@@ -89,15 +92,18 @@ class LayerSettings(ProviderSettings):
         if not found.is_plain:
             found = cls._from(provider, items, arguments, table)
             found._tidy()
+        _tell_strangers()
         return found
 
     def _tidy(self) -> None:
-        """Names in small letters; a cache that is off is none."""
-        for name in ("cache_backend", "limits", "telemetry"):
+        """Names in small letters; a cache, a bound and a budget that are off are none."""
+        for name in ("cache_backend", "limits", "telemetry", "max_concurrency", "budget"):
             value = getattr(self, name)
             if isinstance(value, str):
-                value = value.strip().lower()
-                setattr(self, name, None if name != "limits" and value in ("off", "none", "") else value)
+                word = value.strip().lower()
+                off = name != "limits" and word in ("off", "none", "")
+                # A budget is JSON, whose letters count.
+                setattr(self, name, None if off else value if name == "budget" else word)
 
     @property
     def is_plain(self) -> bool:
@@ -119,3 +125,44 @@ _SWITCHES: Final = frozenset(
 NAMES: Final = frozenset(item.name for item in settings_fields(LayerSettings))
 """Names of options that every provider takes."""
 _SWITCH_VARIABLES: Final = all_variables(LayerSettings, _SWITCHES)
+
+# The houses of these variables: the first is ours alone; plugins may have their own below the second.
+_OURS, _LIKE_OURS = LayerSettings.env_prefix, "LLM_PROVIDER_"
+_HOUSE: Final = (CONFIG_FILE, ENV_FILE, NO_DOTENV, f"{_OURS}MODELS")
+
+_told: Final[set[str]] = set()
+_looked_at_environment = False
+_looked_at: DotEnv | None = None
+
+
+def _tell_strangers() -> None:
+    """Warn, once of each name, of variables that are spelt like ours and that nothing reads.
+
+    Looks once at the environment, and once at each state of `.env`.
+    """
+    global _looked_at_environment, _looked_at
+    dotenv = last_dotenv()
+    if _looked_at_environment and dotenv is _looked_at:
+        return
+    places = {} if _looked_at_environment else dict.fromkeys(os.environ, "the environment")
+    places |= {name: found.source.partition(" in ")[2] for name, found in dotenv.items() if name not in places}
+    _looked_at_environment, _looked_at = True, dotenv
+    strange = [name for name in places if name.startswith((_OURS, _LIKE_OURS)) and name not in _told]
+    if not strange:
+        return
+    known = {*_HOUSE, *known_variables()}
+    for name in sorted(set(strange) - known):
+        near = _nearest(name, known)
+        if near or name.startswith(_OURS):
+            _told.add(name)
+            hint = f"; did you mean {near}?" if near else ""
+            warn(f"nothing reads {shown_name(name)} of {places[name]}{hint}", ConfigurationWarning)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str | None:
+    from difflib import get_close_matches
+
+    # Without the prefix, which is the better part of each name.
+    mine = {other.removeprefix(_OURS): other for other in known if other.startswith(_OURS)}
+    near = get_close_matches(name.removeprefix(_OURS).removeprefix(_LIKE_OURS), sorted(mine), n=1, cutoff=0.75)
+    return mine[near[0]] if near else None

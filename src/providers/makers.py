@@ -24,10 +24,11 @@ from .layer_settings import LayerSettings
 from .layers.budget import Budget
 from .layers.cache import ResponseCache
 from .layers.observe import Observe, attempt, observed
+from .notices import shown
 from .pipeline import Layer
 from .resilience.limiter import LimitStore
 from .resilience.shared_limits import SQLiteLimits
-from .settings import ProviderSettings, refused_value
+from .settings import ProviderSettings, keep_secrets, refused_value
 
 CACHES: Final = "llm_providers.caches"
 """Group of entry points: the name of a cache to a callable that makes its store of `LayerSettings`."""
@@ -57,7 +58,7 @@ def cache_layer(settings: LayerSettings, provider: str, module: str, scope: Mapp
         LLMProviderConfigurationError: a value is refused.
         MissingDependencyError: the store needs a package that is not installed.
     """
-    store = settings.cache_backend
+    store = _no_class(settings, "cache_backend")
     if isinstance(store, str):
         store = _named(store, settings, CACHES, _caches(settings), "cache_backend")
     if not isinstance(store, CacheStore):
@@ -73,7 +74,7 @@ def limit_store(settings: LayerSettings) -> LimitStore:
         LLMProviderConfigurationError: a value is refused.
         MissingDependencyError: it needs a package that is not installed.
     """
-    store = settings.limits
+    store = _no_class(settings, "limits")
     if isinstance(store, str):
         store = _named(store, settings, LIMITS, {"machine": partial(_machine, settings)}, "limits")
     if not callable(getattr(store, "acquire", None)):
@@ -88,14 +89,15 @@ def make_budget(settings: LayerSettings) -> Budget:
     Raises:
         LLMProviderConfigurationError: a value is refused.
     """
-    caps = settings.budget
+    caps = _no_class(settings, "budget")
     if isinstance(caps, Budget):
         return caps
     if isinstance(caps, str):
         try:
             caps = json.loads(caps)
         except ValueError as error:
-            raise _refused(settings, "budget", f"is no JSON: {error}") from None
+            wanted = "a Budget, a dict of its arguments, such a dict as JSON ({\"max_cost\": 5}), or 'off'"
+            raise _refused(settings, "budget", f"is no JSON ({error}); it must be {wanted}") from None
     if not isinstance(caps, Mapping):
         raise _refused(settings, "budget", f"must be a Budget or a dict, not {type(caps).__name__}")
     found: Budget = _with_options(Budget, settings, "budget", caps)
@@ -110,12 +112,20 @@ def observe_layers(settings: LayerSettings, own: ProviderSettings) -> tuple[Obse
         MissingDependencyError: what it asks for needs a package that is not installed.
     """
     with _told(settings, "telemetry"):
-        layer = observed(settings.telemetry)
+        layer = observed(_no_class(settings, "telemetry"))
     return None if layer is None else (layer.for_settings(settings).for_settings(own), attempt)
 
 
 def _refused(settings: LayerSettings, name: str, problem: str) -> LLMProviderConfigurationError:
     return refused_value(settings, name, problem)
+
+
+def _no_class(settings: LayerSettings, name: str) -> Any:
+    """The value of a setting that takes an object. A class has all the methods of its objects, and fails at a call."""
+    value = getattr(settings, name)
+    if isinstance(value, type):
+        raise _refused(settings, name, f"must be an object, not the class {value.__name__}: give {value.__name__}(...)")
+    return value
 
 
 def _with_options(make: Callable[..., Any], settings: LayerSettings, name: str, options: Mapping[str, Any]) -> Any:
@@ -134,6 +144,11 @@ def _told(settings: LayerSettings, name: str) -> Iterator[None]:
     try:
         yield
     except LLMProviderConfigurationError as error:
+        value = getattr(settings, name)
+        if isinstance(value, str):
+            # It may be quoted, whole or a word of it, by what knows nothing of addresses and keys.
+            words = (value, *(word.strip() for word in value.split(",")))
+            keep_secrets(error, [word for word in words if shown(word) != repr(word)])
         source = settings.sources.get(name)
         error.message = f"{error.message} (in {name}, {source})" if source else error.message
         raise
@@ -185,7 +200,7 @@ def _named(name: str, settings: LayerSettings, group: str, own: Mapping[str, Cal
         known = sorted({*own, *entry_points(group=group).names, *_WORDS[group]})
         near = get_close_matches(name, [*known, *(word for place, word in _PACKAGES if place == group)], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise _refused(settings, option, f"must be one of {', '.join(known)}, not {name!r}{hint}")
+        raise _refused(settings, option, f"must be one of {', '.join(known)}, not {shown(name)}{hint}")
     try:
         make = entries[0].load()
     except ImportError as error:

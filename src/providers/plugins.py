@@ -31,6 +31,7 @@ import pluggy
 
 from .base import LLMProvider
 from .exceptions import LLMProviderConfigurationError, MissingDependencyError, PluginError, UnknownProviderError
+from .notices import shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -98,10 +99,12 @@ def normalize_name(name: Any) -> str:
         LLMProviderConfigurationError: it is no text, or has characters other than letters, digits, `_` and `-`.
     """
     if not isinstance(name, str):
-        raise LLMProviderConfigurationError(f"a provider's name must be a text, not {name!r}")
+        raise LLMProviderConfigurationError(f"a provider's name must be a text, not {shown(name)}")
     found = name.strip().lower()
     if not _NAME.fullmatch(found):
-        raise LLMProviderConfigurationError(f"a provider's name must be letters, digits, '_' and '-', not {name!r}")
+        raise LLMProviderConfigurationError(
+            f"a provider's name must be letters, digits, '_' and '-', not {shown(name)}"
+        )
     return found
 
 

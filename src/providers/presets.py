@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .exceptions import LLMProviderConfigurationError, UnknownOptionError
-from .settings import OPTION_NAMES, Given
+from .notices import shown, shown_name
+from .settings import OPTION_NAMES, Given, keep_secrets
 from .sources import Found, read_toml
 from .types import LLMConfig
 from .types.config import CONFIG_FIELDS, unknown_option
 
 _NAMES: Final[Mapping[str, str]] = {**OPTION_NAMES, "provider_type": "provider"}
+_PUBLIC: Final = CONFIG_FIELDS | {"provider"}
+# Names that mean something else where a provider is made.
+_NO_OPTIONS: Final = frozenset({"config", "preset", "self", "cls"})
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,8 +63,8 @@ class Preset:
         toml = read_toml()
         table = toml.table("presets", name)
         if not table:
-            known = ", ".join(toml.names("presets")) or "none"
-            raise LLMProviderConfigurationError(f"no preset {name!r} in {toml.searched}; presets there: {known}")
+            known = ", ".join(map(shown_name, toml.names("presets"))) or "none"
+            raise LLMProviderConfigurationError(f"no preset {shown(name)} in {toml.searched}; presets there: {known}")
         values = _checked(name, table)
         place = toml.place("presets", name)
         named = values["provider"].value if "provider" in values else None
@@ -111,8 +115,9 @@ class Preset:
         """
         now = Preset.read(self.name, self.asked)
         if _plain(now.provider) != _plain(self.provider):
+            named = shown(now.provider)
             raise LLMProviderConfigurationError(
-                f"{now.place} names the provider {now.provider!r} now, not {self.provider!r}; create a new provider"
+                f"{now.place} names the provider {named} now, not {self.provider!r}; create a new provider"
             )
         given = {key: value for key, value in changes.items() if value is not None}
         now = replace(now, beside=self.beside - changes.keys() | given.keys(), without=self.without)
@@ -166,7 +171,20 @@ def _checked(name: str, table: Mapping[str, Found]) -> Mapping[str, Found]:
         proper = _NAMES.get(key, key)
         if proper == key or proper not in table:
             values[proper] = found
+        if key in _NO_OPTIONS:
+            raise LLMProviderConfigurationError(
+                f"{found.source}: a preset has no {key!r}; fields of LLMConfig and settings of the provider stand in "
+                "the preset's own table"
+            )
         if proper in CONFIG_FIELDS:
-            LLMConfig().updated({proper: found.value}, found.source)
+            try:
+                LLMConfig().updated({proper: found.value}, found.source)
+            except LLMProviderConfigurationError as error:
+                # Which settings are secret only the provider knows, which may not be loaded yet.
+                own = (item.value for name, item in table.items() if _NAMES.get(name, name) not in _PUBLIC)
+                keep_secrets(error, [value for value in own if isinstance(value, str) and value in str(found.value)])
+                if found.source not in error.message:
+                    error.message = f"{found.source}: {error.message}"
+                raise
     _read[name] = (table, values)
     return values

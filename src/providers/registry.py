@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,7 @@ from .exceptions import (
     MissingDependencyError,
     UnknownProviderError,
 )
+from .notices import shown
 from .plugins import ProviderInfo, check_provider_class, manager, missing_packages, named, normalize_name
 from .profiles import TABLE_SOURCES, ProfileTable
 from .profiles import ModelProfile as ModelProfile  # whose `get` finds what is registered here
@@ -108,12 +110,12 @@ def provider_class(name: str) -> type[LLMProvider]:
         cls = FallbackProvider
     if cls is None:
         if key not in manager.find():
-            raise UnknownProviderError(f"no provider is named {name!r}; {_what_there_is()}{_what_to_install(key)}")
+            raise UnknownProviderError(f"no provider is named {shown(name)}; {_what_there_is()}{_what_to_install(key)}")
         cls = manager.load(key)
     missing = missing_packages(cls)
     if missing:
         plugin = None if key in _registered or key in BUILT_IN else manager.find().get(key)
-        brings = f"; pip install {plugin.info.distribution} brings what it needs" if plugin is not None else ""
+        brings = _what_brings(plugin.info.distribution, missing) if plugin is not None else ""
         raise MissingDependencyError(
             f"the provider {key!r} needs the package {', '.join(missing)}, which is not installed{brings}", provider=key
         )
@@ -163,6 +165,35 @@ def _what_there_is() -> str:
     return f"installed: {', '.join(sorted(names | BUILT_IN))}" if names else "no provider is installed"
 
 
+def _what_brings(distribution: str | None, missing: list[str]) -> str:
+    """What to run for packages that an installed plugin lacks: its dependencies are one thing, its extras another."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        needs = (requires(distribution) if distribution else None) or []
+    except PackageNotFoundError:
+        needs = []
+    lacks = {name.partition(".")[0].lower().replace("_", "-") for name in missing}
+    own, extras = set(), dict[str, list[str]]()
+    for need in needs:
+        name = re.split(r"[^\w.-]", need, maxsplit=1)[0].lower().replace("_", "-")
+        if extra := re.search(r"extra\s*==\s*['\"]([^'\"]+)", need):
+            extras.setdefault(extra[1], []).append(name)
+        elif name != "llm-provider-system":
+            own.add(name)
+    # One package may come in several builds, such as one for each kind of machine, under names of their own.
+    fit = [
+        extra
+        for extra, names in extras.items()
+        if any(f"{name}-".startswith(f"{lack}-") for name in names for lack in lacks)
+    ]
+    if own & lacks or (own and not fit):
+        return f"; pip install {distribution} brings what it needs"
+    if found := sorted(fit or extras):
+        return "; " + " or ".join(f"pip install '{distribution}[{extra}]'" for extra in found) + " brings it"
+    return f"; {distribution} does not say what brings it"
+
+
 def _what_to_install(name: str) -> str:
     """The extra or plugin to install, where this distribution's metadata knows one of that or a similar name."""
     from difflib import get_close_matches
@@ -177,4 +208,5 @@ def _what_to_install(name: str) -> str:
     missing = near[0] if near and near[0] in extras and near[0] not in manager.find() else None
     if missing:
         return f"{hint}; to install it: pip install 'llm-provider-system[{missing}]'"
-    return hint or f"; third-party providers are packages of their own, usually llm-provider-{name}"
+    usual = f", usually llm-provider-{name}" if shown(name) == repr(name) else ""
+    return hint or f"; third-party providers are packages of their own{usual}"

@@ -25,8 +25,9 @@ from .exceptions import (
     LLMProviderUnsupportedOperationError,
     MissingDependencyError,
 )
+from .notices import shown
 from .resilience import retrying
-from .settings import ProviderSettings, setting
+from .settings import ProviderSettings, keep_secrets, setting
 from .types import LLMConfig, Request, Secret
 from .wire import HttpTransport, SdkTransport, error_from_event, hidden, merged_headers
 
@@ -171,7 +172,14 @@ class RemoteProvider(LLMProvider):
         self._check_word("transport", _TRANSPORTS)
         wiring = self.wiring()
         # Made in any case, since it checks the address and the headers; it connects at the first call.
-        transport: HttpTransport | SdkTransport = HttpTransport(self.address(), **wiring)
+        try:
+            transport: HttpTransport | SdkTransport = HttpTransport(self.address(), **wiring)
+        except LLMProviderConfigurationError as error:
+            keep_secrets(error, settings.secrets())
+            source = settings.sources.get("base_url", "argument")
+            if error.message.startswith("base_url ") and source != "argument":
+                error.message = f"{error.message} (from {source})"
+            raise
         host = urlsplit(self.address()).hostname or ""
         hosts = self.profiles.document.get("vendor_hosts") or [urlsplit(self.vendor_url).hostname]
         vendor = any(host == own or host.endswith(f".{own}") for own in hosts)
@@ -199,8 +207,9 @@ class RemoteProvider(LLMProvider):
         value = getattr(self.settings, name)
         if value not in allowed:
             source = self.settings.sources.get(name, "default")
+            told = shown(value, self.settings.secrets())
             raise LLMProviderConfigurationError(
-                f"{name} ({source}) must be {' or '.join(map(repr, allowed))}, not {value!r}", provider=self.name
+                f"{name} ({source}) must be {' or '.join(map(repr, allowed))}, not {told}", provider=self.name
             )
 
     # --- calls and their errors -------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from dataclasses import Field, dataclass, field, fields
 from functools import cache
 from typing import Any, ClassVar, Final, TypeVar
 
-from .exceptions import LLMProviderConfigurationError, UnknownOptionError
-from .notices import warn
+from .exceptions import LLMProviderConfigurationError, LLMProviderError, UnknownOptionError
+from .notices import warn, without_secrets
 from .sources import ConfigurationWarning, DotEnv, Found, house_variable, read_dotenv, read_toml
 from .types import LLMConfig, Secret
 from .types.config import CONFIG_FIELDS, unknown_option
@@ -167,6 +167,11 @@ def settings_fields(cls: type[ProviderSettings]) -> tuple[Field[Any], ...]:
     return facts_of(cls).fields
 
 
+def known_variables() -> set[str]:
+    """The variables that the settings classes in use read."""
+    return {name for facts in list(_facts.values()) for names in facts.variables.values() for name in names}
+
+
 def all_variables(cls: type[ProviderSettings], only: Container[str] | None = None) -> tuple[str, ...]:
     """Every environment variable that a settings class reads, or that it reads for some of its fields."""
     found = facts_of(cls).variables
@@ -226,6 +231,7 @@ def _warn_clash(provider: str, name: str, found: Found) -> None:
 
 
 _PLAIN: Final = (str, int, float, bool, dict, list)
+_NUMBERS: Final = frozenset({int, float})
 
 
 def _convert(cls: type[ProviderSettings], item: Field[Any], found: Found) -> Any:
@@ -239,6 +245,9 @@ def _convert(cls: type[ProviderSettings], item: Field[Any], found: Found) -> Any
             raise LLMProviderConfigurationError(f"{item.name} ({found.source}): {error}") from None
     if type(value) in members or (type(value) in _PLAIN and Any in members):
         return value.strip() if isinstance(value, str) else value
+    if isinstance(value, bool) and not _NUMBERS.isdisjoint(members):
+        # pydantic would take it for 1 or 0.
+        raise LLMProviderConfigurationError(f"{item.name} ({found.source}) must be a number, not {value}")
     return _convert_with_pydantic(item.name, facts.hints[item.name], found)
 
 
@@ -264,6 +273,25 @@ def _convert_with_pydantic(name: str, hint: Any, found: Found) -> Any:
 def refused_value(settings: ProviderSettings, name: str, problem: str) -> LLMProviderConfigurationError:
     """The error for a value that a setting cannot have; names the setting and where the value came from."""
     return LLMProviderConfigurationError(f"{name} ({settings.sources.get(name, 'default')}) {problem}")
+
+
+def secrets_in_reach(cls: type[ProviderSettings], provider: str, arguments: Mapping[str, Any]) -> list[str]:
+    """What the sources hold for a class's secret fields, for errors that come before its settings are made."""
+    facts = facts_of(cls)
+    items = (item for item in facts.fields if Secret in facts.members[item.name])
+    try:
+        table = read_toml().table("providers", provider)
+        found = [_find(cls, item, arguments, table, read_dotenv) for item in items]
+    except LLMProviderConfigurationError:  # a file cannot be read, which is what the error will say
+        return []
+    values = [item.value for item in found if item is not None]
+    return [value.get_secret_value() if isinstance(value, Secret) else str(value) for value in values]
+
+
+def keep_secrets(error: LLMProviderError, secrets: Iterable[str]) -> None:
+    """Take secrets out of an error's message: a value that is refused may be a key that came into the wrong place."""
+    error.message = without_secrets(error.message, secrets)
+    error.args = (error.message,)
 
 
 def config_of(given: Mapping[Any, Any]) -> LLMConfig:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from .exceptions import LLMProviderConfigurationError
-from .notices import warn
+from .notices import shown, shown_name, warn
 
 ENV_FILE: Final = "LLM_PROVIDERS_ENV_FILE"
 NO_DOTENV: Final = "LLM_PROVIDERS_NO_DOTENV"
 CONFIG_FILE: Final = "LLM_PROVIDERS_CONFIG"
 _TOML_FILES: Final = ("config/providers.toml", "providers.toml")
 _MOST_BYTES: Final = 1_000_000
+_YES: Final = {"1", "true", "yes", "on", "t", "y"}
+_NO: Final = {"", "0", "false", "no", "off", "f", "n"}
 _TABLES: Final = {"settings", "providers", "presets"}
 _SETTINGS: Final = {"default_llm_provider", "default_model_name", "layers"}
 
@@ -87,7 +89,7 @@ class Toml:
     def place(self, *table: str, key: str | None = None) -> str:
         """A table, or a key in it, with its line, in words for messages."""
         line = self._lines.get(table if key is None else (*table, key))
-        return f"[{'.'.join(table)}] of {self.path}{_in_line(line)}"
+        return f"[{'.'.join(map(shown_name, table))}] of {self.path}{_in_line(line)}"
 
     @cached_property
     def _lines(self) -> dict[tuple[str, ...], int]:
@@ -105,10 +107,11 @@ class Toml:
         from difflib import get_close_matches
 
         is_table = isinstance(value, Mapping) or (isinstance(value, list) and value and isinstance(value[0], Mapping))
-        what = f"[{'.'.join(path)}]" if is_table else " in ".join((path[-1], *(f"[{name}]" for name in path[:-1])))
+        names = [shown_name(name) for name in path]
+        what = f"[{'.'.join(names)}]" if is_table else " in ".join((names[-1], *(f"[{name}]" for name in names[:-1])))
         near = get_close_matches(path[-1], sorted(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the names there are {', '.join(sorted(known))}"
-        return f"{what} of {self.path}{_in_line(self._lines.get(path))}: nothing reads {path[-1]!r}; {hint}"
+        return f"{what} of {self.path}{_in_line(self._lines.get(path))}: nothing reads {shown(path[-1])}; {hint}"
 
 
 def _in_line(line: int | None) -> str:
@@ -176,9 +179,12 @@ def read_dotenv() -> DotEnv:
 
     Parent folders are not searched: a file that lies above a project by chance must not hand its keys to it. Lines
     that cannot be read are told in one warning and passed over. `LLM_PROVIDERS_NO_DOTENV=1` turns the file off.
+
+    Raises:
+        LLMProviderConfigurationError: the named file does not exist, or `LLM_PROVIDERS_NO_DOTENV` is no boolean.
     """
     global _dotenv
-    if os.environ.get(NO_DOTENV, "").strip() not in ("", "0"):
+    if _is_on(NO_DOTENV):
         return _no_dotenv(f".env (turned off by {NO_DOTENV})")
     named = os.environ.get(ENV_FILE)
     path = _here(named or ".env")
@@ -192,6 +198,21 @@ def read_dotenv() -> DotEnv:
             raise LLMProviderConfigurationError(f"{ENV_FILE} names {path}, which does not exist")
         _dotenv = ((path, stamp), found)
     return _dotenv[1]
+
+
+def last_dotenv() -> DotEnv:
+    """What `read_dotenv` gave last, without another look at the file."""
+    return _dotenv[1]
+
+
+def _is_on(variable: str) -> bool:
+    """Whether a variable says yes, in any of the words that settings know; unset and blank are no."""
+    word = os.environ.get(variable, "").strip().lower()
+    if word in _YES:
+        return True
+    if word in _NO:
+        return False
+    raise LLMProviderConfigurationError(f"environment variable {variable} must be true or false, not {shown(word)}")
 
 
 def _no_dotenv(searched: str) -> DotEnv:
@@ -253,8 +274,8 @@ def _load_dotenv(path: str) -> DotEnv:
 
 
 def read_toml() -> Toml:
-    """The tables of `config/providers.toml` or `providers.toml` in the working directory, or of the file that
-    `LLM_PROVIDERS_CONFIG` names.
+    """The tables of `config/providers.toml`, or, where that is absent, of `providers.toml` in the working directory; or
+    of the file that `LLM_PROVIDERS_CONFIG` names.
 
     Raises:
         LLMProviderConfigurationError: the file is no toml (names file and line), or the named file does not exist.
@@ -265,8 +286,11 @@ def read_toml() -> Toml:
     state = tuple((path, _stamp(path) if path else None) for path in paths)
     if _toml[0] == state:
         return _toml[1]
-    searched = " and ".join(path for path in paths if path) or "providers.toml"
     path = next((path for path, stamp in state if stamp), None)
+    searched = path or " and ".join(path for path in paths if path) or "providers.toml"
+    for other, stamp in state:
+        if path is not None and stamp and other != path:
+            searched += f" ({other} is not read beside it)"
     if named and path is None:
         raise LLMProviderConfigurationError(f"{CONFIG_FILE} names {paths[0]}, which does not exist")
     toml = _load_toml(path, searched) if path else Toml({}, "", searched)

@@ -14,11 +14,12 @@ from .layer_settings import NAMES, LayerSettings
 from .layers.limit import LimitLayer
 from .layers.pricing import priced
 from .layers.retrying import retry
+from .notices import shown
 from .pipeline import Layer, bound_layers
 from .profiles import ProfileTable
 from .resilience.concurrency import Concurrency
 from .resilience.limiter import LimitStore
-from .settings import ProviderSettings, refused_value, settings_fields
+from .settings import ProviderSettings, keep_secrets, refused_value, secrets_in_reach, settings_fields
 from .types import Secret
 
 
@@ -80,7 +81,7 @@ def as_layers(given: Any) -> tuple[Layer, ...]:
         LLMProviderConfigurationError: it is no list of layers.
     """
     if not isinstance(given, Iterable) or isinstance(given, str):
-        raise LLMProviderConfigurationError(f"layers must be a list of layers, outermost first, not {given!r}")
+        raise LLMProviderConfigurationError(f"layers must be a list of layers, outermost first, not {shown(given)}")
     return tuple(given)
 
 
@@ -100,7 +101,11 @@ def make_stack(
         MissingDependencyError: a cache, or a place for limits, needs a package that is not installed.
     """
     if composed is None:
-        return _Making(owner, LayerSettings.resolve(owner.name, arguments), former).stack()
+        try:
+            return _Making(owner, LayerSettings.resolve(owner.name, arguments), former).stack()
+        except LLMProviderConfigurationError as error:
+            keep_secrets(error, [*owner.settings.secrets(), *secrets_in_reach(LayerSettings, owner.name, arguments)])
+            raise
     for name in NAMES & arguments.keys():
         # The provider may have a setting of that name.
         if name not in owner.settings.sources and arguments[name] is not None:
@@ -183,7 +188,7 @@ class _Making:
         more = {name: value for name in _RATES if (value := getattr(settings, name)) is not None}
         for name, value in more.items():
             if not 1 <= value < float("inf"):
-                raise refused_value(settings, name, f"must be a finite number of at least 1, not {value!r}")
+                raise refused_value(settings, name, f"must be a finite number of at least 1, not {shown(value)}")
         bound: Concurrency | None = None
         if (most := settings.max_concurrency) is not None:
             bound = self._part("concurrency", most, lambda: Part(most, _concurrency(settings)))
@@ -217,7 +222,7 @@ def _concurrency(settings: LayerSettings) -> Concurrency:
             return Concurrency()
         most = int(word) if word.isdecimal() else most
     if type(most) is not int or most < 1:
-        problem = f"must be a whole number from 1, 'adaptive' or a Concurrency, not {most!r}"
+        problem = f"must be a whole number from 1, 'adaptive' or a Concurrency, not {shown(most)}"
         raise refused_value(settings, "max_concurrency", problem)
     return Concurrency(start=most, most=most)
 

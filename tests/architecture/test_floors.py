@@ -40,7 +40,7 @@ ONLY: dict[str, set[str]] = {
     "profiles": {"exceptions"},
     "costs": {"exceptions", "types"},
     "settings": {"exceptions", "notices", "types", "sources"},
-    "wire": {"exceptions", "headroom"},
+    "wire": {"exceptions", "headroom", "notices"},
     "sight": {"exceptions", "types", "pipeline", "costs", "wire"},
     "local": {"exceptions", "notices", "types", "parameters"},
     "routing": {

@@ -279,6 +279,9 @@ async def test_paths_that_are_no_file(make: Make, tmp_path: Path) -> None:
         await make(model_path=str(tmp_path)).execute("Hi")
     with pytest.raises(LLMProviderConfigurationError, match=r"model_name names .* does not exist"):
         await make("none.gguf").execute("Hi")
+    with pytest.raises(LLMProviderConfigurationError, match="names an address, which does not exist") as caught:
+        await make(model_path="https://example.org/m.gguf?token=hidden").execute("Hi")
+    assert "hidden" not in str(caught.value)
     with pytest.raises(LLMProviderConfigurationError, match="no model file is known for 'gpt-4'"):
         await make("gpt-4").execute("Hi")
 

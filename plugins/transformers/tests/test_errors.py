@@ -71,6 +71,11 @@ async def test_a_model_that_is_not_there(name: str, words: str) -> None:
 async def test_where_a_wrong_path_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSFORMERS_MODEL_PATH", str(tmp_path / "gone"))
     assert "model_path (environment variable TRANSFORMERS_MODEL_PATH)" in str(await error_of("house"))
+    monkeypatch.setenv("TRANSFORMERS_MODEL_PATH", "https://example.org/m?token=hidden")
+    told = str(await error_of("house"))
+    assert "is an address, which does not exist" in told
+    assert "hidden" not in told
+    assert "hidden" not in repr(TransformersProvider())
     monkeypatch.delenv("TRANSFORMERS_MODEL_PATH")
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "models.toml").write_text('[models."house"]\npath = "/gone"\n', encoding="utf-8")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exceptions import LLMProviderConfigurationError
+from ..notices import shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,13 @@ class Number:
         kind = "a whole number" if self.integer else "a number"
         allowed = int if self.integer else int | float
         if isinstance(value, bool) or not isinstance(value, allowed):
-            return f"must be {kind}, not {type(value).__name__} {value!r}"
+            return f"must be {kind}, not {type(value).__name__} {shown(value)}"
         if not self.integer and not _is_finite(value):
-            return f"must be finite, not {value!r}" if isinstance(value, float) else "must be finite, not so large"
+            return f"must be finite, not {shown(value)}" if isinstance(value, float) else "must be finite, not so large"
         if value < self.low or (self.open_low and value == self.low) or (self.high is not None and value > self.high):
             above = "above" if self.open_low else "at least"
             top = "" if self.high is None else f" and at most {self.high:g}"
-            return f"must be {above} {self.low:g}{top}, not {value!r}"
+            return f"must be {above} {self.low:g}{top}, not {shown(value)}"
         return None
 
 
@@ -63,7 +64,7 @@ class Text:
         if value is None and self.optional:
             return None
         if not isinstance(value, str) or not value.strip():
-            return f"must be a text that is not blank, not {value!r}"
+            return f"must be a text that is not blank, not {shown(value)}"
         return None
 
 
@@ -77,7 +78,7 @@ class StopSequences:
             return None
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return None
-        return f"must be a text or a list of texts, not {value!r}"
+        return f"must be a text or a list of texts, not {shown(value)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class OneOf:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with the value, or `None`."""
-        return None if value in self.words else f"must be one of {', '.join(map(repr, self.words))}, not {value!r}"
+        return None if value in self.words else f"must be one of {', '.join(map(repr, self.words))}, not {shown(value)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, TypeVar
 
 from ..exceptions import LLMProviderConfigurationError, UnknownOptionError
-from ..notices import warn
+from ..notices import shown, warn
 from .checks import Check, Dict, Number, OneOf, StopSequences, Text, check_fields
 
 OnUnsupported = Literal["error", "warn", "drop"]
@@ -90,7 +90,7 @@ def parse_enum(kind: type[E], value: Any, name: str) -> E:
             if value.strip().lower() in (member.value, member.name.lower()):
                 return member
     allowed = ", ".join(repr(member.value) for member in kind)
-    raise LLMProviderConfigurationError(f"{name} must be one of {allowed}, not {value!r}")
+    raise LLMProviderConfigurationError(f"{name} must be one of {allowed}, not {shown(value)}")
 
 
 @dataclass
@@ -214,7 +214,7 @@ def unknown_option(name: str, known: Any, owner: str) -> str:
 
     near = get_close_matches(name, sorted(known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{owner} has no option {name!r}{hint}"
+    return f"{owner} has no option {shown(name)}{hint}"
 
 
 @dataclass

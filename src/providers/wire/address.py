@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from providers.exceptions import LLMProviderConfigurationError
+from providers.notices import shown
 
 _REPEATED_VERSION = r"/(v\d[\w.-]*)/\1(?:/|$)"
 _HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -57,33 +58,37 @@ def check_base_url(base_url: object, *, provider: str) -> Address:
     if not text:
         raise refuse("is blank; give an address such as https://host/v1, or leave it out")
     # Queries and passwords may hold secrets: neither is ever quoted.
-    shown = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])[:200]
+    told = re.sub(r"//[^/]*@", "//", re.split(r"[?#]", text, maxsplit=1)[0])[:200]
+    # What is no address at all may be a key that was set under the wrong name.
+    quoted = repr(told)
+    if not text.lower().startswith(("http://", "https://")) and shown(told) != quoted:
+        quoted = f"({shown(told)})"
     if not re.fullmatch(_PATH, text) and re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise refuse(f"{shown!r} holds a blank or a control character")
+        raise refuse(f"{quoted} holds a blank or a control character")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise refuse(f"{shown!r} is not an address (look at its port and brackets)") from None
+        raise refuse(f"{quoted} is not an address (look at its port and brackets)") from None
     if parts.scheme.lower() not in ("http", "https") or not text[len(parts.scheme) :].startswith("://"):
-        raise refuse(f"{shown!r} has to start with http:// or https://")
+        raise refuse(f"{quoted} has to start with http:// or https://")
     if not parts.hostname:
-        raise refuse(f"{shown!r} names no host")
+        raise refuse(f"{quoted} names no host")
     if ":" not in parts.hostname and not re.fullmatch(_HOST, parts.hostname):
-        raise refuse(f"{shown!r} has a host that no name service can know")
+        raise refuse(f"{quoted} has a host that no name service can know")
     if "?" in text or "#" in text:
-        raise refuse(f"{shown!r} must not have a query or a fragment")
+        raise refuse(f"{quoted} must not have a query or a fragment")
     if parts.username is not None or parts.password is not None:
-        raise refuse(f"{shown!r} must not hold a user or a password; give a header instead")
+        raise refuse(f"{quoted} must not hold a user or a password; give a header instead")
     path = parts.path.rstrip("/")
     if "//" in path:
-        raise refuse(f"{shown!r} has an empty path segment (//)")
+        raise refuse(f"{quoted} has an empty path segment (//)")
     repeated = re.search(_REPEATED_VERSION, path)
     if repeated:
-        raise refuse(f"{shown!r} has /{repeated[1]} twice")
+        raise refuse(f"{quoted} has /{repeated[1]} twice")
     scheme = parts.scheme.lower()
     if port == 0:
-        raise refuse(f"{shown!r} has port 0")
+        raise refuse(f"{quoted} has port 0")
     host = parts.netloc
     return Address(f"{scheme}://{host}{path}", scheme, parts.hostname, port or (443 if scheme == "https" else 80))
 
@@ -174,8 +179,8 @@ def find_proxy(address: Address, explicit: str | None, *, provider: str) -> Prox
             + (f", not {parts.scheme}://" if parts.scheme and host else ""),
             provider=provider,
         )
-    shown = f"[{host}]" if ":" in host else host
-    url = f"{parts.scheme}://{shown}" + (f":{port}" if port else "")
+    name = f"[{host}]" if ":" in host else host
+    url = f"{parts.scheme}://{name}" + (f":{port}" if port else "")
     if parts.username is None:
         return Proxy(url, None, None)
     from base64 import b64encode

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
 from providers.exceptions import LLMProviderConfigurationError, MissingDependencyError
+from providers.notices import shown
 from providers.profiles import ModelProfile
 
 from .settings import NAME, LlamaCppSettings
@@ -70,6 +71,11 @@ def find_model(name: str | None, settings: LlamaCppSettings, profile: ModelProfi
     )
 
 
+def _told(path: str) -> str:
+    # An address in the place of a path may hold a token.
+    return shown(path) if "://" in path else path
+
+
 def _origin(settings: LlamaCppSettings) -> str:
     return f"model_path ({settings.sources.get('model_path', 'default')})"
 
@@ -113,13 +119,13 @@ def read_head(path: str, label: str, origin: str) -> ModelFile:
             _check_start(file, path, origin)
             facts = _read_facts(file)
     except FileNotFoundError:
-        raise _bad(f"{origin} names {path}, which does not exist") from None
+        raise _bad(f"{origin} names {_told(path)}, which does not exist") from None
     except IsADirectoryError:
-        raise _bad(f"{origin} names {path}, which is a folder; name the .gguf file in it") from None
+        raise _bad(f"{origin} names {_told(path)}, which is a folder; name the .gguf file in it") from None
     except OSError as error:
-        raise _bad(f"{origin} names {path}, which cannot be read: {error.strerror or error}") from None
+        raise _bad(f"{origin} names {_told(path)}, which cannot be read: {error.strerror or error}") from None
     except (EOFError, struct.error, OverflowError, UnicodeDecodeError):
-        raise _bad(f"{path} is cut short or damaged: its head does not make sense; fetch it again") from None
+        raise _bad(f"{_told(path)} is cut short or damaged: its head does not make sense; fetch it again") from None
     family = facts.get("general.architecture")
     return ModelFile(
         path,
@@ -153,9 +159,9 @@ def _check_start(file: BinaryIO, path: str, origin: str) -> None:
     start = file.read(24)
     if len(start) < 4 or start[:4] != b"GGUF":
         what = "is empty" if not start else f"is no GGUF file (it begins with {start[:4]!r}, not b'GGUF')"
-        raise _bad(f"{origin} names {path}, which {what}")
+        raise _bad(f"{origin} names {_told(path)}, which {what}")
     if len(start) < 24:
-        raise _bad(f"{path} is cut short after {len(start)} bytes; fetch it again")
+        raise _bad(f"{_told(path)} is cut short after {len(start)} bytes; fetch it again")
     version, tensors, values = struct.unpack("<IQQ", start[4:])
     if version not in _VERSIONS:
         swapped = int.from_bytes(start[4:8], "big") in _VERSIONS

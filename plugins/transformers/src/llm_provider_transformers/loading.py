@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Any, Final
 
 from providers.exceptions import LLMProviderConfigurationError, LLMProviderError
+from providers.notices import shown
 from providers.profiles import ModelProfile
 
 from .errors import error_of_loading, missing, out_of_memory
@@ -66,8 +67,10 @@ def find_source(name: str | None, settings: TransformersSettings, profile: Model
         return Source(str(path.parent), path.name, True, label)
     if not exists or not path.is_dir():
         what = "is a file, but no GGUF file" if exists else "does not exist"
+        # An address in the place of a path may hold a token.
+        told = shown(given) if "://" in given else repr(given)
         raise LLMProviderConfigurationError(
-            f"{origin} is {given!r}, which {what}; give a folder as models are published in, a .gguf file, or an id of "
+            f"{origin} is {told}, which {what}; give a folder as models are published in, a .gguf file, or an id of "
             "the Hugging Face hub (owner/name)",
             provider=NAME,
         )

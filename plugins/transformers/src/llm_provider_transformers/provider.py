@@ -54,7 +54,9 @@ class TransformersProvider(Embeddings, TokenCounting, LLMProvider):
     def __init__(self, config: LLMConfig | str | None = None, **options: Any) -> None:
         super().__init__(config, **options)
         if self.config.model_name is None and self.settings.model_path is not None:
-            self.update_config(model_name=Path(self.settings.model_path).name or self.settings.model_path)
+            # Of an address, which will be refused, no name: its end may be a token.
+            path = "model" if "://" in self.settings.model_path else self.settings.model_path
+            self.update_config(model_name=Path(path).name or path)
         # The model is that of the name at the beginning: update_config changes parameters, not what is loaded.
         self._model_name, self._model_profile = self.config.model_name, self.profile
         self._engine: Engine | None = None
