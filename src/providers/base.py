@@ -30,7 +30,7 @@ from .layers.pricing import Priced
 from .life import Life
 from .lives import changing, close_all
 from .pipeline import Layer, collecting, compose, compose_whole, respond_of
-from .presets import Preset
+from .presets import Preset, taken_preset
 from .profiles import ModelProfile, ProfileTable, estimate_tokens
 from .request_builder import RequestBuilder
 from .settings import ProviderSettings, all_variables, missing_key
@@ -106,6 +106,7 @@ class LLMProvider(Verbs):
 
     def __init__(self, config: LLMConfig | Mapping[str, Any] | str | None = None, **options: Any) -> None:
         self._composed = self.layers if (given := options.pop("layers", None)) is None else as_layers(given)
+        self._preset = taken_preset()
         made = configure(self.name, self.Settings, config, options, self._preset)
         self.config, self.settings, self._arguments, _ = made
         self._life = self._new_life()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ from .base import LLMProvider
 from .exceptions import LLMProviderConfigurationError, UnknownProviderError
 from .notices import warn
 from .plugins import manager, normalize_name
-from .presets import Preset
+from .presets import Preset, making
 from .registry import available_providers, provider_class
 from .settings import (
     OPTION_NAMES,
@@ -109,18 +110,18 @@ def _config(given: Any) -> LLMConfig:
 
 def _made(cls: type[LLMProvider], preset: Preset | None, options: Mapping[str, Any], *args: Any) -> LLMProvider:
     try:
-        if preset is None:
-            return cls(*args, **options)
         # It knows its preset while it is made, so that what is refused names the preset's line.
-        made: Any = cls.__new__(cls, *args, **options)
-        made._preset = preset
-        made.__init__(*args, **options)
+        with making(preset):
+            made = cls(*args, **options)
+    except BaseException:
+        # It may be why; but where warnings are errors, it must not take the place of what was wrong.
+        with suppress(ConfigurationWarning):
+            _tell_strangers(cls.name)
+        raise
+    _tell_strangers(cls.name)
+    if preset is not None:
         made._preset = preset.as_made(made.config)
-        provider: LLMProvider = made
-        return provider
-    finally:
-        # Also where none could be made: this may be why.
-        _tell_strangers(cls.name)
+    return made
 
 
 def _without_preset(own: LLMConfig, given: Mapping[str, Any], cls: type[LLMProvider], name: str) -> LLMConfig:
@@ -166,7 +167,7 @@ def _tell_strangers(own: str) -> None:
             near = get_close_matches(name.strip().lower(), sorted(known), n=1, cutoff=0.75)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             place = toml.place("providers", name)
-            warn(f"{place}: no provider of that name is installed{hint}; it is passed over", ConfigurationWarning)
+            warn(f"{place}: no provider of that name is known so far{hint}; it is passed over", ConfigurationWarning)
 
 
 def _default_name() -> tuple[str, str | None]:

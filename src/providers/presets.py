@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -17,6 +19,27 @@ _NAMES: Final[Mapping[str, str]] = {**OPTION_NAMES, "provider_type": "provider"}
 _PUBLIC: Final = CONFIG_FIELDS | {"provider"}
 # Names that mean something else where a provider is made.
 _NO_OPTIONS: Final = frozenset({"config", "preset", "self", "cls"})
+
+
+_making: Final[ContextVar[Any]] = ContextVar("preset", default=None)
+
+
+@contextmanager
+def making(preset: Preset | None) -> Iterator[None]:
+    """A provider is made from a preset: the next one in this context."""
+    token = _making.set(preset)
+    try:
+        yield
+    finally:
+        _making.reset(token)
+
+
+def taken_preset() -> Preset | None:
+    """What the provider is made from that is being made; said once, so that others which it makes have none."""
+    found: Preset | None = _making.get()
+    if found is not None:
+        _making.set(None)
+    return found
 
 
 @dataclass(frozen=True, slots=True, repr=False)

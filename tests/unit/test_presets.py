@@ -19,6 +19,7 @@ from providers import (
     UnknownOptionError,
     create_llm_provider,
     register_provider,
+    unregister_provider,
 )
 from providers.profiles import ProfileTable
 
@@ -234,3 +235,34 @@ def test_limits_that_the_preset_itself_turns_off_are_refused(house: Path) -> Non
     write(house, "limits = 'off'\nrequests_per_minute = 4")
     with pytest.raises(LLMProviderConfigurationError, match=r"^requests_per_minute \(\[presets.fast\] of .*, line 5\)"):
         create_llm_provider(preset="fast", model_name="m")
+
+
+def test_a_class_may_have_a_metaclass_of_its_own(house: Path) -> None:
+    """Who counts or registers what is made sees what a preset makes, too; and a provider that another one makes while
+    it is made has no preset."""
+    write(house, "temperature = 0.25")
+    made: list[Any] = []
+
+    class Counted(type):
+        def __call__(cls, *args: Any, **options: Any) -> Any:
+            made.append(super().__call__(*args, **options))
+            return made[-1]
+
+    class Inner(Remote, metaclass=Counted):
+        name = "inner"
+
+    class Outer(Inner):
+        name = "outer"
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.inner = Inner("m", url="here")
+
+    register_provider("outer", Outer)
+    try:
+        provider = create_llm_provider("outer", preset="fast")
+    finally:
+        unregister_provider("outer")
+    assert made == [provider.inner, provider]  # type: ignore[attr-defined]
+    assert provider.config.temperature == 0.25
+    assert provider.inner._preset is None  # type: ignore[attr-defined]

@@ -108,14 +108,14 @@ def make() -> None:
         (
             "\n[providers.amce]\nurl = 'x'",
             2,
-            "[providers.amce] of PATH: no provider of that name is installed; did you mean 'acme'?",
+            "[providers.amce] of PATH: no provider of that name is known so far; did you mean 'acme'?",
         ),
         (
             "[providers.Acme]\nurl = 'x'",
             1,
-            "[providers.Acme] of PATH: no provider of that name is installed; did you mean 'acme'?",
+            "[providers.Acme] of PATH: no provider of that name is known so far; did you mean 'acme'?",
         ),
-        ("[providers.faraway]\nurl = 'x'", 1, "[providers.faraway] of PATH: no provider of that name is installed"),
+        ("[providers.faraway]\nurl = 'x'", 1, "[providers.faraway] of PATH: no provider of that name is known so far"),
     ],
     ids=lambda value: value if isinstance(value, str) and "[" in value[:4] else "",
 )
