@@ -45,7 +45,9 @@ def warn_only(message: str) -> None:
 
 
 _LONGEST: Final = 40
-_SHORTEST_SECRET: Final = 6  # as in `wire.redaction`: placeholders for local servers are no secrets
+SHORTEST_SECRET: Final = 6
+"""Characters. Placeholders for local servers ("none", "EMPTY") are no secrets, and masking them garbles messages."""
+
 # What keys of well-known services begin with, and a long run of letters and digits. A text, since most programs never
 # need it compiled.
 _KEY: Final = (
@@ -78,7 +80,7 @@ def _description(value: Any, secrets: Iterable[str] = ()) -> str:
     elif (
         len(text) > _LONGEST
         or re.search(_KEY, text)
-        or any(secret in text for secret in secrets if len(secret) >= _SHORTEST_SECRET)
+        or any(secret in text for secret in secrets if len(secret) >= SHORTEST_SECRET)
     ):
         kind = f"a text of {len(text)} characters"
     else:
@@ -89,7 +91,7 @@ def _description(value: Any, secrets: Iterable[str] = ()) -> str:
 def without_secrets(text: str, secrets: Iterable[str]) -> str:
     """A message with each of these secrets replaced by `***`."""
     for secret in sorted({secret.strip() for secret in secrets}, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
+        if len(secret) >= SHORTEST_SECRET:
             for form in (secret, repr(secret)[1:-1]):
                 text = text.replace(form, "***")
     return text

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from ..wire.redaction import redact, signs_in
 
-_SHORTEST: Final = 6  # as in `wire.redact`: placeholders for local servers are no secrets
+_SHORTEST: Final = 6  # as in `notices`: placeholders for local servers are no secrets
 _USER_PART: Final = r"://([^/\s@]+)@"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-_SHORTEST = 6  # placeholders for local servers ("none", "EMPTY") are no secrets, and masking them garbles messages
+from providers.notices import without_secrets
+
 # Patterns stay texts, because compiling them would cost more than importing this whole room.
 # A word that follows "Basic" or "key:" is a secret if it holds a digit; otherwise it is English.
 _WORD = r"(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}"
@@ -27,10 +28,7 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         The text with each secret, what follows `Bearer` or `Basic`, the values of query parameters such as `key=` and
         of fields such as `"api_key":`, and the passwords of addresses replaced by `***`.
     """
-    for secret in sorted({secret.strip() for secret in secrets}, key=len, reverse=True):
-        if len(secret) >= _SHORTEST:
-            text = text.replace(secret, "***")
-    text = re.sub(_SIGN_IN, r"\1 ***", text)
+    text = re.sub(_SIGN_IN, r"\1 ***", without_secrets(text, secrets))
     text = re.sub(_QUERY, r"\1***", text)
     text = re.sub(_PASSWORD, r"\1***@", text)
     return re.sub(_FIELD, r"\1***", text)

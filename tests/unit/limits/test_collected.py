@@ -90,7 +90,7 @@ def life() -> Case:
 
 @pytest.mark.parametrize("made", [budget, health, life, limits, masks])
 def test_a_call_that_ends_in_the_collector_waits_for_nothing(made: Callable[[], Case]) -> None:
-    """F-105, C-15. What the thread does, and the end of a call that is thrown away in the middle of it."""
+    """C-15. What the thread does, and the end of a call that is thrown away in the middle of it."""
     work, end = made()
     busy, runs, ended = threading.local(), count(), 0
 

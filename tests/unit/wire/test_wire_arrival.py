@@ -146,7 +146,7 @@ async def test_bytes_that_come_while_a_task_runs() -> None:
 
 
 async def test_the_readers_context_is_its_own() -> None:
-    """F-144: what a caller keeps in context variables (the owner of retries, a span) is there behind each piece."""
+    """What a caller keeps in context variables (the owner of retries, a span) is there behind each piece."""
     place = Place()
     body = Body(place)
     names = []

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ...base import LLMProvider
-from ...exceptions import ProviderClosedError
+from ...exceptions import LLMProviderConfigurationError, ProviderClosedError
 from ...types import LLMResponse, StreamEventType
 from ..loops import leave_while_opening, loop_delays
 from .kit import keep_tests
@@ -212,3 +212,15 @@ class LocalConformance:
                 assert await self._answer(provider, self.prompts[0]) == first
 
         asyncio.run(main())
+
+    def test_another_model_is_refused_by_reload(self, loaded: LLMProvider) -> None:
+        """What the next call would refuse is refused at once, and the model in use goes on."""
+
+        async def work() -> None:
+            kept = (loaded.settings, loaded.config)
+            with pytest.raises(LLMProviderConfigurationError, match=r"has loaded '.*'; create another one for 'other'"):
+                await loaded.reload(model_name="other")
+            assert (loaded.settings, loaded.config) == kept
+            assert (await loaded.complete(self.prompts[0])).ok
+
+        asyncio.run(work())
