@@ -8,12 +8,13 @@ class AcmeProvider(RemoteProvider):
     def headers(self):                          # of every request: the key
         return {"Authorization": ...}
 
-    async def generate(self, request): ...      # over self._transport
+    async def respond(self, request): ...       # a whole answer, over self._transport.post
+    def streaming(self, request, failed): ...   # one in pieces, over self._transport.stream
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
@@ -28,8 +29,8 @@ from .exceptions import (
 from .notices import shown
 from .resilience import retrying
 from .settings import ProviderSettings, keep_secrets, setting
-from .types import LLMConfig, Request, Secret
-from .wire import HttpTransport, SdkTransport, error_from_event, hidden, merged_headers
+from .types import LLMConfig, Request, Secret, StreamEvent
+from .wire import Failed, HttpTransport, SdkTransport, error_from_event, hidden, merged_headers
 
 T = TypeVar("T")
 
@@ -127,6 +128,17 @@ class RemoteProvider(LLMProvider):
             "prompt": self.prompt,
         }
 
+    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+        """Begin an answer in pieces: give what `self._transport.stream` gives for the request's body and a decoder.
+
+        To be written with `respond`; or write `generate` alone, as in any provider.
+
+        Args:
+            request: one with `stream`.
+            failed: to be handed on to the transport; says in an error which model it is about.
+        """
+        raise LLMProviderUnsupportedOperationError(f"{type(self).__name__} has no streaming()", provider=self.name)
+
     # --- its life ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -213,6 +225,25 @@ class RemoteProvider(LLMProvider):
             )
 
     # --- calls and their errors -------------------------------------------------------------------------------------
+
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request, piece by piece where it asks for that."""
+        # No generator of its own: that would cost each piece of a stream one step more.
+        if not request.stream:
+            return self._at_once(request)
+
+        def failed(error: LLMProviderError) -> None:
+            self._place(error, request.model)
+
+        try:
+            return self.streaming(request, failed)
+        except LLMProviderError as error:
+            failed(error)
+            raise
+
+    async def _at_once(self, request: Request) -> AsyncIterator[StreamEvent]:
+        for event in await self.respond(request):
+            yield event
 
     async def _ask(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from .types import StreamEvent, StreamEventType
@@ -116,19 +116,42 @@ class Unwrapper:
         return "" if self._inside and not self._head and "}" in held else held
 
 
-def unwrapping(
-    feed: Callable[..., Iterable[StreamEvent]], unwrapper: Unwrapper
-) -> Callable[..., Iterator[StreamEvent]]:
-    """A decoder's function whose events come without the wrapping."""
+class Unwrapping:
+    """A decoder of a stream whose events come without the wrapping.
 
-    def unwrapped(*arguments: Any) -> Iterator[StreamEvent]:
-        for event in feed(*arguments):
-            if event.type is not _TOKEN:
-                yield event
-            elif text := unwrapper.feed(event.data):
-                yield StreamEvent.token(text)
+    Args:
+        decoder: the one that reads the backend's events; a `providers.wire.Decoder`.
+    """
 
-    return unwrapped
+    __slots__ = ("_decoder", "_unwrapper", "begin")
+
+    def __init__(self, decoder: Any) -> None:
+        self._decoder = decoder
+        self._unwrapper = Unwrapper()
+        self.begin = decoder.begin
+
+    @property
+    def done(self) -> bool:
+        """Whether the last word was said."""
+        return bool(self._decoder.done)
+
+    def feed(self, name: str | None, data: bytes) -> Iterator[StreamEvent]:
+        """Take one server-sent event in."""
+        return _unwrapped(self._decoder.feed(name, data), self._unwrapper)
+
+    def finish(self) -> Iterator[StreamEvent]:
+        """Take the end of the stream."""
+        if rest := self._unwrapper.flush():
+            yield StreamEvent.token(rest)
+        yield from self._decoder.finish()
+
+
+def _unwrapped(events: Iterable[StreamEvent], unwrapper: Unwrapper) -> Iterator[StreamEvent]:
+    for event in events:
+        if event.type is not _TOKEN:
+            yield event
+        elif text := unwrapper.feed(event.data):
+            yield StreamEvent.token(text)
 
 
 def unwrap_whole(events: Iterable[StreamEvent]) -> list[StreamEvent]:
@@ -136,7 +159,7 @@ def unwrap_whole(events: Iterable[StreamEvent]) -> list[StreamEvent]:
     unwrapper = Unwrapper()
     made: list[StreamEvent] = []
     place = 0
-    for event in unwrapping(lambda: events, unwrapper)():
+    for event in _unwrapped(events, unwrapper):
         made.append(event)
         if event.type is _TOKEN:
             place = len(made)

@@ -14,6 +14,7 @@ from ..resilience.concurrency import Concurrency
 from ..resilience.limiter import LimitedCall, Limiter, LimitStore
 from ..types import Request, StreamEvent, StreamEventType, Usage
 from .estimate import prompt_tokens
+from .handover import HandingOver
 from .models import Models
 
 _USAGE: Final = StreamEventType.USAGE
@@ -185,23 +186,19 @@ class LimitLayer:
                 self._means[limiter.model] = mean + 0.1 * (usage.output_tokens - mean)
 
 
-class _Idle(AsyncIterator[StreamEvent]):
-    """The events of a stream that has nothing to wait for and nothing to account for. No generator: once its first
-    piece is there, it hands over to the inner one's `__anext__` and costs each further piece next to nothing.
+class _Idle(HandingOver):
+    """The events of a stream that has nothing to wait for and nothing to account for, until its first piece is there.
 
     So the wish to wait is heard where backends utter it, in the place of an answer, and not in the middle of one.
     """
 
-    __slots__ = ("_events", "_limiter", "_next", "_pause")
+    __slots__ = ("_events", "_limiter", "_pause")
 
     def __init__(self, limiter: Limiter, request: Request, events: AsyncIterator[StreamEvent]) -> None:
         self._limiter = limiter
         self._pause = request.retry.initial_wait
         self._events: Any = events
-        self._next: Callable[[], Awaitable[StreamEvent]] = self._begin
-
-    def __anext__(self) -> Awaitable[StreamEvent]:
-        return self._next()
+        super().__init__(self._begin)
 
     async def aclose(self) -> None:
         """End the call; harmless when it has ended."""
@@ -214,5 +211,5 @@ class _Idle(AsyncIterator[StreamEvent]):
             self._limiter.cool(error, self._pause)
             raise
         if event.type not in ABOUT:
-            self._next = self._events.__anext__
+            self._hand_over(self._events)
         return event

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from ..exceptions import LLMProviderError
 from ..pipeline import ABOUT, Handler, WholeHandler, collecting, keep_usage, with_whole
 from ..resilience import retries_owned, retrying, return_retries, take_retries, wait_after
 from ..types import Request, StreamEvent
+from .handover import HandingOver
 
 
 def retry_whole(request: Request, inner: WholeHandler) -> Awaitable[Sequence[StreamEvent]]:
@@ -47,11 +48,10 @@ async def _one_by_one(request: Request, inner: Handler) -> AsyncGenerator[Stream
         yield event
 
 
-class _Retrying(AsyncIterator[StreamEvent]):
-    """The events of a stream. No generator: once its first piece is there, it hands over to the inner one's `__anext__`
-    and costs each further piece next to nothing."""
+class _Retrying(HandingOver):
+    """The events of a stream, until its first piece is there."""
 
-    __slots__ = ("_events", "_failure", "_held", "_inner", "_next", "_request")
+    __slots__ = ("_events", "_failure", "_held", "_inner", "_request")
 
     def __init__(self, request: Request, inner: Handler) -> None:
         self._request = request
@@ -59,10 +59,7 @@ class _Retrying(AsyncIterator[StreamEvent]):
         self._events: Any = None
         self._held: list[StreamEvent] = []
         self._failure: LLMProviderError | None = None
-        self._next: Callable[[], Awaitable[StreamEvent]] = self._begin
-
-    def __anext__(self) -> Awaitable[StreamEvent]:
-        return self._next()
+        super().__init__(self._begin)
 
     async def aclose(self) -> None:
         """End the call; harmless when it has ended."""
@@ -75,11 +72,11 @@ class _Retrying(AsyncIterator[StreamEvent]):
         while True:
             attempt += 1
             held: list[StreamEvent] = []
-            # Handlers are async generators by contract; only their type is the wider one.
-            events = self._events = cast(Any, self._inner(request))
             token = take_retries()
             try:
-                async for event in events:
+                # Handlers are async generators by contract; only their type is the wider one.
+                self._events = cast(Any, self._inner(request))
+                async for event in self._events:
                     held.append(event)
                     if event.type not in ABOUT:
                         break
@@ -103,7 +100,7 @@ class _Retrying(AsyncIterator[StreamEvent]):
                 return await self._give()
             finally:
                 return_retries(token)
-            await events.aclose()
+            await self.aclose()
             await asyncio.sleep(wait)
 
     async def _give(self) -> StreamEvent:
@@ -118,7 +115,7 @@ class _Retrying(AsyncIterator[StreamEvent]):
                 del failure  # or it and this frame would hold each other
         event = self._held.pop()
         if not self._held and event.type not in ABOUT:
-            self._next = self._events.__anext__
+            self._hand_over(self._events)
         return event
 
 

@@ -95,6 +95,7 @@ class Usage(_Priceable):
     total_cost: float | None = None
 
     def __post_init__(self) -> None:
+        self._pricing = None  # type: ignore[misc]  # a slot of the class below
         if self.total_tokens is None and self.input_tokens is not None and self.output_tokens is not None:
             self.total_tokens = self.input_tokens + self.output_tokens
         if self.total_cost is None and self.input_cost is not None and self.output_cost is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from providers.exceptions import LLMProviderConfigurationError
 from providers.notices import shown
+
+if TYPE_CHECKING:
+    from yarl import URL
 
 _REPEATED_VERSION = r"/(v\d[\w.-]*)/\1(?:/|$)"
 _HEADER_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -109,6 +112,26 @@ def check_path(path: str, *, provider: str) -> str:
     if not re.fullmatch(_PATH, path) or "#" in path:
         raise LLMProviderConfigurationError(f"the path {path[:100]!r} is not percent-encoded", provider=provider)
     return "/" + path.lstrip("/")
+
+
+def address_of(base: str, path: str, *, provider: str) -> URL:
+    """The whole address of a request.
+
+    Args:
+        base: a checked base address.
+        path: as for `check_path`.
+        provider: name of the provider, for the error.
+
+    Raises:
+        LLMProviderConfigurationError: the path was not encoded, or the base is no address after all.
+    """
+    from yarl import URL
+
+    below = check_path(path, provider=provider)
+    try:
+        return URL(str(URL(base)).rstrip("/") + below, encoded=True)
+    except ValueError as error:
+        raise LLMProviderConfigurationError(f"base_url {base!r} is not an address", provider=provider) from error
 
 
 def check_headers(headers: Mapping[str, str], *, provider: str) -> dict[str, str]:

@@ -147,10 +147,22 @@ class Arriving:
                 arrived.go()
 
 
-def reader_of(content: StreamReader) -> Callable[[], Awaitable[bytes]]:
-    """What gives the next piece of a body, as `content.readany` does, and empty bytes at its end."""
+class _Plain:
+    """The same in aiohttp's own way."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+
+    def __await__(self) -> Generator[Any, None, bytes]:
+        return self._content.readany().__await__()
+
+
+def pieces_of(content: StreamReader) -> Awaitable[bytes]:
+    """A body, piece by piece: to be awaited again and again, it gives what `content.readany()` gives each time, and
+    empty bytes at the end."""
     place: Any = getattr(content, "_protocol", None)
     if not isinstance(place, Arriving) or not all(hasattr(content, part) for part in _PARTS):
-        return content.readany
-    pieces = Pieces(content, place)
-    return lambda: pieces
+        return _Plain(content)
+    return Pieces(content, place)

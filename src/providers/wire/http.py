@@ -9,19 +9,19 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from providers.exceptions import LLMProviderConfigurationError, ProviderClosedError
+from providers.exceptions import LLMProviderConfigurationError, LLMProviderError, ProviderClosedError
 from providers.headroom import listening
 
-from .address import check_base_url, check_headers, check_path
-from .arrival import reader_of
+from .address import address_of, check_base_url, check_headers
+from .arrival import pieces_of
 from .errors import Classifier, error_from_reply
 from .failures import failure, not_a_stream
 from .inflate import Inflater
-from .options import EVENTS, JSON, fed, request_options
+from .options import fed, request_options
 from .pool import GRACE, NEVER, Call, LoopSession, join
+from .reading import BodyParser, Decoder, Events, kind_of, parser_of
 from .redaction import sign_in_secrets
 from .reply import Reply, headroom_of, read_refusal, request_id_of
-from .sse import Event, SSEParser
 
 if TYPE_CHECKING:
     import aiohttp
@@ -177,9 +177,10 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         method: str = "POST",
         on_reply: Callable[[Reply], object] | None = None,
-        said_all: Callable[[], bool] | None = None,
-    ) -> AsyncGenerator[Event, None]:
-        """Send a body and give out the events of the reply as they come.
+        decoder: Decoder[Any] | None = None,
+        failed: Callable[[LLMProviderError], object] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Send a body and give out what comes of the reply, as it comes.
 
         Read to the end, the connection serves the next call; closed or dropped earlier, it is cut at once.
 
@@ -191,89 +192,100 @@ class HttpClient:
             headers: for this request alone; they win over the client's.
             method: the HTTP method.
             on_reply: called once with the reply's status and headers, before the first event.
-            said_all: whether the last word (`[DONE]`) was given out; then the stream has 0.25 s to end, however.
+            decoder: makes something of the events, which are given as they are where it is left out. Each generator
+                around this one costs every piece as much as reading it.
+            failed: sees each error of ours before it is raised.
 
         Yields:
-            Name and data of each server-sent event. A server that answers with one JSON document instead gives one
-            event without a name, the document.
+            What the decoder makes; without one, name and data of each server-sent event. A server that answers with one
+            JSON document instead gives one event without a name, the document.
 
         Raises:
-            LLMProviderStreamError: the stream was cut, reset, or its compression is damaged. A stream that ends
-                cleanly but too early ends here without an error: only the caller knows its last event.
+            LLMProviderStreamError: the stream was cut, reset, or its compression is damaged. One that ends cleanly but
+                too early is the decoder's to refuse, who alone knows its last event.
             LLMProviderResponseError: a reply that is neither an event stream nor JSON, such as a web page.
-            LLMProviderError: all that `request` raises.
+            LLMProviderError: all that `request` raises, and the decoder.
         """
-        if perf_counter() < self._distrusted_until:
-            headers = {**(headers or {}), "Connection": "close"}
-        pool, url, options = self._prepare(path, timeout, headers, "stream")
-        began = perf_counter()
-        call = pool.start(self)
+        decoder = decoder or Events()
+        feed = decoder.feed
         try:
-            pool.wait(call, timeout)
-            refusal = None
+            if perf_counter() < self._distrusted_until:
+                headers = {**(headers or {}), "Connection": "close"}
+            pool, url, options = self._prepare(path, timeout, headers, "stream")
+            began = perf_counter()
+            call = pool.start(self)
             try:
-                response = call.response = await pool.request(method, url, data=fed(body), **options)
-                if not 200 <= response.status < 300:
-                    refusal = await read_refusal(response)
-            except BaseException as error:
-                ours = self._failure(error, call, timeout)
-                if ours is None:
-                    raise
-                raise ours from error
-            if _log.isEnabledFor(logging.DEBUG):
-                self._report(method, path, response, began)
-            if refusal is not None:
-                raise self._refused(response, refusal)
-            if on_reply is not None:
-                on_reply(Reply(response.status, response.headers, b"", self._secrets))
-            if (listener := listening.get()) is not None:
-                listener(headroom_of(response.headers))
-            kind = response.headers.get("Content-Type", EVENTS).partition(";")[0].strip().lower()
-            encoding = response.headers.get("Content-Encoding")
-            inflater = Inflater(encoding, self.provider) if encoding else None
-            parser = SSEParser() if kind == EVENTS else None
-            pieces: list[bytes] = []
-            content = response.content
-            read = reader_of(content)
-            call.task = None  # from now on the body's reader is told of a stop, not the task
-            while True:
-                over = said_all is not None and said_all()
-                if over and perf_counter() < self._endless_until and not content.is_eof():
-                    return
+                pool.wait(call, timeout)
+                refusal = None
                 try:
-                    pool.expect(call, _LINGER if over else timeout)
-                    chunk = await read()
-                    last = not chunk
-                    if inflater is not None:
-                        chunk = inflater.end() if last else inflater.feed(chunk)
+                    response = call.response = await pool.request(method, url, data=fed(body), **options)
+                    if not 200 <= response.status < 300:
+                        refusal = await read_refusal(response)
                 except BaseException as error:
                     ours = self._failure(error, call, timeout)
                     if ours is None:
                         raise
-                    if over:
-                        self._endless_until = perf_counter() + _DISTRUST if call.why == "timeout" else 0.0
-                        return
                     raise ours from error
-                call.deadline = NEVER  # the time of the stream's consumer does not count
-                if parser is not None:
-                    for event in parser.feed(chunk):
-                        yield event
-                else:
-                    pieces.append(chunk)
-                if last or kind not in (EVENTS, JSON):
-                    break
-            response.protocol.streamed = (self, perf_counter())
-            if parser is not None:
-                for event in parser.close():
-                    yield event
-            elif kind == JSON:
-                yield None, b"".join(pieces)
-            else:
-                start = b"".join(pieces)[:4000]
-                raise not_a_stream(response, kind, start, self.provider, self._address.url, self._secrets)
-        finally:
-            pool.calls.discard(call)
-            call.hang_up()
+                if _log.isEnabledFor(logging.DEBUG):
+                    self._report(method, path, response, began)
+                if refusal is not None:
+                    raise self._refused(response, refusal)
+                if on_reply is not None:
+                    on_reply(Reply(response.status, response.headers, b"", self._secrets))
+                decoder.begin(request_id_of(response.headers, self._secrets))
+                if (listener := listening.get()) is not None:
+                    listener(headroom_of(response.headers))
+                parser, inflater = self._readers(response)
+                content = response.content
+                pieces = pieces_of(content)
+                call.task = None  # from now on the body's reader is told of a stop, not the task
+                while True:
+                    over = decoder.done
+                    if over and perf_counter() < self._endless_until and not content.is_eof():
+                        break
+                    try:
+                        pool.expect(call, _LINGER if over else timeout)
+                        chunk = await pieces
+                        last = not chunk
+                        if inflater is not None:
+                            chunk = inflater.end() if last else inflater.feed(chunk)
+                    except BaseException as error:
+                        ours = self._failure(error, call, timeout)
+                        if ours is None:
+                            raise
+                        if over:
+                            self._endless_until = perf_counter() + _DISTRUST if call.why == "timeout" else 0.0
+                            break
+                        raise ours from error
+                    call.deadline = NEVER  # the time of the stream's consumer does not count
+                    events = parser.feed(chunk)
+                    if last:
+                        response.protocol.streamed = (self, perf_counter())
+                        events = [*events, *parser.close()]
+                    for name, data in events:
+                        if decoder.done:
+                            break
+                        for item in feed(name, data):
+                            yield item
+                    if last:
+                        break
+            finally:
+                pool.calls.discard(call)
+                call.hang_up()
+            for item in decoder.finish():
+                yield item
+        except LLMProviderError as error:
+            if failed is not None:
+                failed(error)
+            raise
+
+    def _readers(self, response: aiohttp.ClientResponse) -> tuple[BodyParser, Inflater | None]:
+        kind, encoding = kind_of(response.headers), response.headers.get("Content-Encoding")
+
+        def refuse(start: bytes) -> Exception:
+            return not_a_stream(response, kind, start, self.provider, self._address.url, self._secrets)
+
+        return parser_of(kind, refuse), Inflater(encoding, self.provider) if encoding else None
 
     def distrust(self) -> None:
         """The server closed a connection behind a stream: for some minutes keep none there."""
@@ -340,20 +352,9 @@ class HttpClient:
         return pool
 
     def _url(self, path: str) -> URL:
-        from yarl import URL
-
         if len(self._urls) >= _MOST_PATHS:
             self._urls.clear()
-        try:
-            base = str(URL(self._address.url)).rstrip("/")
-            url = URL(base + check_path(path, provider=self.provider), encoded=True)
-        except ValueError as error:
-            if isinstance(error, LLMProviderConfigurationError):
-                raise
-            raise LLMProviderConfigurationError(
-                f"base_url {self._address.url!r} is not an address", provider=self.provider
-            ) from error
-        self._urls[path] = url
+        url = self._urls[path] = address_of(self._address.url, path, provider=self.provider)
         return url
 
     def _open(self) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, ClassVar, Final, NamedTuple, cast
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast
 
 from providers.exceptions import (
     LLMProviderConnectionError,
@@ -24,11 +24,13 @@ from providers.exceptions import (
 
 from .errors import Classifier, error_from_reply
 from .jsonbody import decode_json, decode_object, encode_json
-from .options import EVENTS, JSON
+from .options import EVENTS
+from .reading import Decoder, kind_of, parser_of
 from .redaction import redact
 from .reply import Reply
-from .sse import SSEParser
-from .transport import Answer, Headers, SaidAll, Seen
+from .transport import Answer, Failed, Headers
+
+T = TypeVar("T")
 
 _CONNECT: Final = 30.0  # seconds until an address that does not even accept a connection is given up
 _GRACE: Final = 1.0  # seconds that closing waits for clients of loops in other threads
@@ -169,57 +171,51 @@ class SdkTransport(ABC):
         path: str,
         body: dict[str, Any],
         limit: float | None,
-        seen: Seen,
-        said_all: SaidAll,
+        decoder: Decoder[T],
         headers: Headers = None,
-    ) -> AsyncGenerator[tuple[str | None, bytes], None]:
-        """Send a body and give the events of the reply."""
+        failed: Failed | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """Send a body and give what the decoder makes of the reply."""
         own = {**(headers or {}), "Accept": EVENTS}
-        response = await self._reply_to(Sent("POST", path, self._plain(body), limit, own, True))
         try:
-            request_id = self._request_id(response)
-            seen(request_id)
-            kind = response.headers.get("Content-Type", EVENTS).partition(";")[0].strip().lower()
-            parser = SSEParser() if kind == EVENTS else None
-            pieces: list[bytes] = []
-            chunks = response.aiter_bytes()
-            while True:
-                over = said_all()
-                if over and perf_counter() < self._endless_until:
-                    return
-                try:
-                    async with asyncio.timeout(_LINGER if over else limit):
-                        chunk = await anext(chunks, b"")
-                except Exception as error:
-                    ours = self._failure(error, limit, request_id, begun=True)
-                    if ours is None:
-                        raise
-                    if over:
-                        if isinstance(ours, LLMProviderTimeoutError):
-                            self._endless_until = perf_counter() + _DISTRUST
-                        return
-                    raise ours from self._cause(error)
-                if not chunk:
-                    break
-                if parser is None:
-                    pieces.append(chunk)
-                    continue
-                for event in parser.feed(chunk):
-                    yield event
-            if parser is not None:
-                for event in parser.close():
-                    yield event
-            elif kind == JSON:
-                yield None, b"".join(pieces)
-            else:
-                raise LLMProviderResponseError(
-                    f"{self.address} answered with {kind or 'an unnamed type'} where an event stream was expected",
-                    provider=self._provider,
-                    status_code=response.status_code,
-                    request_id=request_id,
-                )
-        finally:
-            await response.aclose()
+            response = await self._reply_to(Sent("POST", path, self._plain(body), limit, own, True))
+            try:
+                request_id = self._request_id(response)
+                decoder.begin(request_id)
+                kind = kind_of(response.headers)
+                parser = parser_of(kind, lambda _: self._not_a_stream(response, kind))
+                chunks = response.aiter_bytes()
+                while True:
+                    over = decoder.done
+                    if over and perf_counter() < self._endless_until:
+                        break
+                    try:
+                        async with asyncio.timeout(_LINGER if over else limit):
+                            chunk = await anext(chunks, b"")
+                    except Exception as error:
+                        ours = self._failure(error, limit, request_id, begun=True)
+                        if ours is None:
+                            raise
+                        if over:
+                            if isinstance(ours, LLMProviderTimeoutError):
+                                self._endless_until = perf_counter() + _DISTRUST
+                            break
+                        raise ours from self._cause(error)
+                    for name, data in parser.feed(chunk) if chunk else parser.close():
+                        if decoder.done:
+                            break
+                        for item in decoder.feed(name, data):
+                            yield item
+                    if not chunk:
+                        break
+            finally:
+                await response.aclose()
+            for item in decoder.finish():
+                yield item
+        except LLMProviderError as error:
+            if failed is not None:
+                failed(error)
+            raise
 
     async def close(self) -> None:
         """Close the clients of all loops."""
@@ -272,6 +268,14 @@ class SdkTransport(ABC):
 
     def _request_id(self, response: Any) -> str | None:
         return Reply(response.status_code, response.headers, secrets=self._secrets).request_id
+
+    def _not_a_stream(self, response: Any, kind: str) -> LLMProviderError:
+        return LLMProviderResponseError(
+            f"{self.address} answered with {kind or 'an unnamed type'} where an event stream was expected",
+            provider=self._provider,
+            status_code=response.status_code,
+            request_id=self._request_id(response),
+        )
 
     def _of_reply(self, response: Any) -> LLMProviderError:
         return error_from_reply(

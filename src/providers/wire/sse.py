@@ -24,13 +24,18 @@ class SSEParser:
     inside a UTF-8 character is no special case. The fields `id` and `retry`, comments and unknown fields are skipped.
     """
 
-    __slots__ = ("_data", "_fresh", "_name", "_partial", "_skip_lf")
+    __slots__ = ("_amid", "_data", "_fresh", "_head", "_name", "_named", "_partial", "_size", "_skip_lf")
 
     def __init__(self) -> None:
         self._partial: list[bytes] = []  # pieces of a line whose end has not come
         self._data: list[bytes] = []  # data lines of the event under way
         self._name: bytes = b""
         self._skip_lf = False  # the last piece ended in CR: a line feed that follows belongs to it
+        self._amid = False  # an event is under way, or a line end
+        # How the last event of one line of data began, and its name; or the usual beginning of one without a name.
+        self._head = b"data: "
+        self._size = len(self._head)
+        self._named: str | None = None
         self._fresh = True  # no line was read yet, so a byte order mark may come
 
     def feed(self, chunk: bytes) -> list[Event]:
@@ -42,11 +47,20 @@ class SSEParser:
         Returns:
             The events that this piece completed, in order.
         """
-        if not (self._partial or self._data or self._name or self._skip_lf):
-            event = _whole(chunk)
-            if event is not None:
+        # One event of one line of data is what servers send for each token, and most of them begin alike. In slices and
+        # numbers: CPython 3.11 makes and drops an error at each `b"\r" in chunk`, and parses the arguments of `find`
+        # at length.
+        if not self._amid and chunk[: self._size] == self._head:
+            end = -2 if chunk[-2:] == b"\n\n" else -4 if chunk[-4:] == b"\r\n\r\n" else 0
+            data = chunk[self._size : end]
+            if end and not (_LF in data or _CR in data):
                 self._fresh = False
-                return [event]
+                return [(self._named, data)]
+        events = self._feed(chunk)
+        self._amid = bool(self._partial or self._data or self._name or self._skip_lf)
+        return events
+
+    def _feed(self, chunk: bytes) -> list[Event]:
         if self._skip_lf and chunk:
             self._skip_lf = False
             if chunk[0] == 10:
@@ -93,13 +107,13 @@ class SSEParser:
 
     def _events(self, text: bytes) -> list[Event]:
         # `text` is whole lines, ended by line feeds alone. Between two blank lines stands one event, nearly always of
-        # one data line: that case is a slice. All else is read line by line.
+        # one data line, with a name or without one: such a one is cut out. All else is read line by line.
         events: list[Event] = []
         blocks = text.split(b"\n\n")
         last = blocks.pop()
         for block in blocks:
-            if block[:6] == b"data: " and b"\n" not in block and not self._data and not self._name:
-                events.append((None, block[6:]))
+            if not (self._data or self._name) and (event := self._whole(block)) is not None:
+                events.append(event)
                 continue
             for line in block.split(b"\n"):
                 if line:
@@ -114,6 +128,22 @@ class SSEParser:
                 else:
                     self._dispatch(events)
         return events
+
+    def _whole(self, block: bytes) -> Event | None:
+        """The event of a block of one line of data, with its name in a line before it or without one."""
+        if block[: self._size] != self._head:
+            if block[:6] == b"data: ":
+                self._head, self._named = b"data: ", None
+            elif block[:7] == b"event: ":
+                head, _, rest = block.partition(b"\n")
+                if rest[:6] != b"data: ":
+                    return None
+                self._head, self._named = head + b"\ndata: ", head[7:].decode("utf-8", "replace") or None
+            else:
+                return None
+            self._size = len(self._head)
+        data = block[self._size :]
+        return None if _LF in data else (self._named, data)
 
     def _line(self, line: bytes) -> None:
         if line[:6] == b"data: ":
@@ -131,29 +161,3 @@ class SSEParser:
             events.append((self._name.decode("utf-8", "replace") or None, data))
             self._data = []
         self._name = b""
-
-
-def _whole(chunk: bytes) -> Event | None:
-    """One event of one line of data, where the piece is nothing else: what servers send for each token.
-
-    In slices and numbers: CPython 3.11 makes and drops an error at each `b"\\r" in chunk`, and parses the arguments of
-    `find` and `startswith` at length.
-    """
-    if chunk[-2:] == b"\n\n":
-        end = -2
-    elif chunk[-4:] == b"\r\n\r\n":
-        end = -4
-    else:
-        return None
-    if chunk[:6] == b"data: ":
-        name, data = None, chunk[6:end]
-    elif chunk[:7] == b"event: ":
-        head, _, rest = chunk.partition(b"\n")
-        if head[-1:] == b"\r":
-            head = head[:-1]
-        if rest[:6] != b"data: " or _CR in head:
-            return None
-        name, data = head[7:].decode("utf-8", "replace") or None, rest[6:end]
-    else:
-        return None
-    return None if _LF in data or _CR in data else (name, data)

@@ -6,19 +6,21 @@ A plugin may have a second transport, its vendor's SDK, which carries the same b
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from providers.exceptions import LLMProviderError
 
 from .errors import Classifier
 from .http import HttpClient
 from .jsonbody import decode_object, encode_json
+from .reading import Decoder
 from .redaction import sign_in_secrets
 from .reply import Reply
 
-Seen: TypeAlias = Callable[[str | None], object]
-"""Called once when a stream's reply has begun, with the backend's id of the request."""
+T = TypeVar("T")
 
-SaidAll: TypeAlias = Callable[[], bool]
-"""Whether a stream's last word has come."""
+Failed: TypeAlias = Callable[[LLMProviderError], object]
+"""Sees an error of ours before it is raised."""
 
 Headers: TypeAlias = Mapping[str, str] | None
 """Headers of one request, on top of the transport's own."""
@@ -44,9 +46,15 @@ class Transport(Protocol):
         """Read what `post` gave."""
 
     def stream(
-        self, path: str, body: dict[str, Any], limit: float | None, seen: Seen, said_all: SaidAll
-    ) -> AsyncGenerator[tuple[str | None, bytes], None]:
-        """Send a body and give name and data of each event; `limit` seconds at most between two of them.
+        self,
+        path: str,
+        body: dict[str, Any],
+        limit: float | None,
+        decoder: Decoder[T],
+        headers: Headers = None,
+        failed: Failed | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """Send a body and give what the decoder makes of the reply; `limit` seconds at most between two of its pieces.
 
         Behind its last word the stream is read to its end, so that its connection serves the next call; but that may
         take 0.25 s only, and whatever goes wrong there costs no more than the connection.
@@ -111,17 +119,13 @@ class HttpTransport:
         path: str,
         body: dict[str, Any],
         limit: float | None,
-        seen: Seen,
-        said_all: SaidAll,
+        decoder: Decoder[T],
         headers: Headers = None,
-    ) -> AsyncGenerator[tuple[str | None, bytes], None]:
-        """Send a body and give the events of the reply."""
-
-        def on_reply(reply: Reply) -> None:
-            seen(reply.request_id)
-
+        failed: Failed | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """Send a body, which is written here and now, and give what the decoder makes of the reply."""
         sent = encode_json(body, unsearched=self._prompt)
-        return self._client.stream(path, sent, timeout=limit, headers=headers, on_reply=on_reply, said_all=said_all)
+        return self._client.stream(path, sent, timeout=limit, headers=headers, decoder=decoder, failed=failed)
 
     async def close(self) -> None:
         """Close all connections."""

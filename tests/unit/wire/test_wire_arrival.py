@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from providers.wire.arrival import Arriving, Pieces, reader_of
+from providers.wire.arrival import Arriving, Pieces, pieces_of
 from providers.wire.http import HttpClient
 
 NAME: contextvars.ContextVar[str] = contextvars.ContextVar("name")
@@ -80,8 +80,8 @@ class Body:
 
 async def read(body: Body) -> list[bytes]:
     """Read until the end."""
-    more = reader_of(body)  # type: ignore[arg-type]
-    while data := await more():
+    more = pieces_of(body)  # type: ignore[arg-type]
+    while data := await more:
         body.seen.append(data)
     return body.seen
 
@@ -153,9 +153,9 @@ async def test_the_readers_context_is_its_own() -> None:
 
     async def reader() -> None:
         NAME.set("reader")
-        more = reader_of(body)  # type: ignore[arg-type]
+        more = pieces_of(body)  # type: ignore[arg-type]
         for _ in range(3):
-            await more()
+            await more
             names.append(NAME.get())
 
     NAME.set("elsewhere")
@@ -210,7 +210,7 @@ async def test_what_breaks_is_raised_where_it_is_waited_for() -> None:
     with pytest.raises(ValueError, match="later"):
         await task
     with pytest.raises(ValueError, match="later"):
-        await reader_of(body)()  # type: ignore[arg-type]
+        await pieces_of(body)  # type: ignore[arg-type]
 
 
 async def test_a_connection_that_this_side_closed() -> None:
@@ -227,8 +227,8 @@ async def test_another_aiohttp_is_read_in_its_own_way(part: str) -> None:
     """Where a private part is gone, nothing here is used."""
     body = Body(Place())
     delattr(body, part)
-    assert await reader_of(body)() == b"its own"  # type: ignore[arg-type]
-    assert await reader_of(SimpleNamespace(readany=body.readany))() == b"its own"  # type: ignore[arg-type]
+    assert await pieces_of(body) == b"its own"  # type: ignore[arg-type]
+    assert await pieces_of(SimpleNamespace(readany=body.readany)) == b"its own"  # type: ignore[arg-type]
 
 
 async def test_the_aiohttp_that_is_here_has_all_parts(serve: Any) -> None:
@@ -249,7 +249,7 @@ async def test_the_aiohttp_that_is_here_has_all_parts(serve: Any) -> None:
     [call] = next(iter(client._pools.values())).calls
     content = call.response.content
     place: Any = content._protocol
-    assert isinstance(reader_of(content)(), Pieces)
+    assert isinstance(pieces_of(content), Pieces)
     taken_in, left = place.data_received, []
 
     def data_received(data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from providers.exceptions import LLMProviderConfigurationError, LLMProviderError
 from providers.profiles import ProfileTable
 from providers.remote import RemoteProvider
 from providers.types import LLMConfig, Request, StreamEvent
-from providers.wire import SdkTransport
+from providers.wire import Failed, SdkTransport
 
 from . import messages
 from .common import META, NAME, TOKEN
@@ -127,36 +127,13 @@ class AnthropicProvider(TokenCounting, RemoteProvider):
 
         return AnthropicTransport(self.address(), **self.wiring())
 
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request, piece by piece where it asks for that."""
-        if not request.stream:
-            for event in await self.respond(request):
-                yield event
-            return
-        try:
-            wire = messages.encode(request, self._plan(request.model), self._betas)
-            decoder = MessageStream(wire.meta, self._refusal, secrets=self._secrets)
-            feed = decoder.feed
-            pieces = self._transport.stream(
-                messages.PATH, wire.body, request.timeout, decoder.begin, lambda: decoder.done, wire.headers
-            )
-            try:
-                async for name, data in pieces:
-                    if decoder.done:
-                        continue
-                    for event in feed(name, data):
-                        yield event
-            finally:
-                await pieces.aclose()
-            end = decoder.finish()
-            for event in end:
-                yield event
-            if wire.in_words and end:
-                for event in _parsed(request, decoder.text, end[-1].data):
-                    yield event
-        except LLMProviderError as error:
-            self._place(error, request.model)
-            raise
+    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+        """Begin an answer in pieces."""
+        wire = messages.encode(request, self._plan(request.model), self._betas)
+        decoder = MessageStream(wire.meta, self._refusal, secrets=self._secrets)
+        if wire.in_words:
+            decoder.and_then = lambda facts: _parsed(request, decoder.text, facts)
+        return self._transport.stream(messages.PATH, wire.body, request.timeout, decoder, wire.headers, failed)
 
     async def respond(self, request: Request) -> list[StreamEvent]:
         """Answer one request in one piece."""

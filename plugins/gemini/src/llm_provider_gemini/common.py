@@ -95,6 +95,14 @@ def usage_of(data: Any) -> Usage | None:
     return Usage(read, written, total, cached, None, thoughts)
 
 
+def figures_of(usage: Usage) -> tuple[int | None, ...]:
+    """What `renew_usage` may change."""
+    return (
+        *(usage.input_tokens, usage.output_tokens, usage.total_tokens),
+        *(usage.input_tokens_cached, usage.output_tokens_reasoning),
+    )
+
+
 def renew_usage(usage: Usage, data: Any) -> None:
     """Bring a usage that was given out up to date, as `usage_of` reads the data; left alone where they are none.
 

@@ -9,7 +9,7 @@ from providers.exceptions import LLMProviderError, LLMProviderStreamError
 from providers.types import StreamEvent, StreamEventType, Usage
 from providers.wire import decode_json
 
-from .common import put_finish, renew_usage, usage_of
+from .common import figures_of, put_finish, renew_usage, usage_of
 from .generate import (
     candidates_of,
     check_shape,
@@ -68,7 +68,7 @@ class GenerateStream:
         self._text: list[str] = []  # pieces of a plain text that is under way; joined when something else comes
         self._reason: Any = None
         self._usage: Usage | None = None  # the one that was given out
-        self._first_usage: Any = None  # and what the backend said then
+        self._first_usage: tuple[int | None, ...] = ()  # and its figures then
         self._choices: dict[int, dict[str, Any]] = {}
         self.request_id: str | None = None
         self.done = False
@@ -99,23 +99,26 @@ class GenerateStream:
                 chunk = decode_json(data, provider=NAME, request_id=self.request_id, secrets=self._secrets)
         if self._facts is not None and name != "error":
             # Nearly every event: a piece of text, the only part of the only candidate.
-            plain, text = False, None
             try:
                 (only,) = chunk["candidates"]
                 (part,) = only["content"]["parts"]
                 text = part["text"]
-                plain = len(part) == 1 and (len(only) == 1 or (len(only) == 2 and not only.get("index", 1)))
+                if (
+                    type(text) is str
+                    and text
+                    and len(part) == 1
+                    and (len(only) == 1 or (len(only) == 2 and not only["index"]))
+                    and "error" not in chunk
+                ):
+                    self._text.append(text)
+                    usage = chunk.get("usageMetadata")
+                    if usage:
+                        if self._usage is None:
+                            return (StreamEvent(_TOKEN, text), *self._tell(usage))
+                        renew_usage(self._usage, usage)
+                    return (StreamEvent(_TOKEN, text),)
             except (KeyError, TypeError, ValueError):
                 pass
-            if plain and type(text) is str and text and "error" not in chunk:
-                self._text.append(text)
-                token = StreamEvent(_TOKEN, text)
-                usage = chunk.get("usageMetadata")
-                if usage:
-                    if self._usage is None:
-                        return (token, *self._tell(usage))
-                    renew_usage(self._usage, usage)
-                return (token,)
         events: list[StreamEvent] = []
         # Asked without `alt=sse`, or where a gateway loses that on its way, the server sends its chunks as one list.
         for item in chunk if isinstance(chunk, list) else (chunk,):
@@ -168,7 +171,7 @@ class GenerateStream:
         usage = usage_of(data)
         if usage is None:
             return ()
-        self._usage, self._first_usage = usage, data
+        self._usage, self._first_usage = usage, figures_of(usage)
         return (StreamEvent(_USAGE, usage),)
 
     def _keep(self, part: dict[str, Any]) -> None:
@@ -213,7 +216,7 @@ class GenerateStream:
             first = {"content": {"role": "model", "parts": self._parts}, "finishReason": self._reason}
             facts["choices"] = [first, *(self._choices[index] for index in sorted(self._choices))]
         events = [StreamEvent(_META, facts)] if facts else []
-        if self._usage is not None and self._usage.without_costs() != usage_of(self._first_usage):
+        if self._usage is not None and figures_of(self._usage) != self._first_usage:
             events.insert(0, StreamEvent(_USAGE, self._usage))
         return events
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -13,7 +13,7 @@ from providers.exceptions import LLMProviderAPIError, LLMProviderConfigurationEr
 from providers.profiles import ProfileTable
 from providers.remote import RemoteProvider
 from providers.types import EmbeddingResult, LLMConfig, Request, StreamEvent, Usage
-from providers.wire import SdkTransport
+from providers.wire import Failed, SdkTransport
 
 from . import caches, embeddings, generate
 from .caches import ContextCache
@@ -81,32 +81,13 @@ class GeminiProvider(Embeddings, TokenCounting, RemoteProvider):
 
     # --- answers
 
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request."""
-        if not request.stream:
-            for event in await self.respond(request):
-                yield event
-            return
+    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+        """Begin an answer in pieces."""
         plan = self._plans.get(request.model) or self._plan(request.model)
-        try:
-            body, meta = generate.encode(request, plan)
-            decoder = GenerateStream(meta, self._refusal, secrets=self._secrets)
-            feed = decoder.feed
-            path = plan.path + generate.STREAM_VERB
-            pieces = self._transport.stream(path, body, request.timeout, decoder.begin, lambda: decoder.done)
-            try:
-                async for name, data in pieces:
-                    if decoder.done:
-                        continue
-                    for event in feed(name, data):
-                        yield event
-            finally:
-                await pieces.aclose()
-            for event in decoder.finish():
-                yield event
-        except LLMProviderError as error:
-            self._place(error, request.model)
-            raise
+        body, meta = generate.encode(request, plan)
+        decoder = GenerateStream(meta, self._refusal, secrets=self._secrets)
+        path = plan.path + generate.STREAM_VERB
+        return self._transport.stream(path, body, request.timeout, decoder, failed=failed)
 
     async def respond(self, request: Request) -> list[StreamEvent]:
         """Answer one request in one piece."""

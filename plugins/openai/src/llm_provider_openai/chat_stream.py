@@ -105,19 +105,22 @@ class ChatStream:
                 self.done = True
                 return _NOTHING
             chunk = self._odd(name, data)
-        if self._quick and name is None and type(chunk) is dict and "error" not in chunk:
+        if self._quick and name is None:
             # Nearly every chunk: one choice, a piece of text, and nothing else to say.
-            choices = chunk.get("choices")
-            if type(choices) is list and len(choices) == 1 and type(choice := choices[0]) is dict:
-                delta = choice.get("delta")
-                if type(delta) is dict and len(delta) == 1 and choice.get("finish_reason") is None:
-                    text = delta.get("content")
-                    if (
-                        type(text) is str
-                        and text
-                        and not (choice.get("index") or choice.get("logprobs") or chunk.get("usage"))
-                    ):
-                        return (StreamEvent(_TOKEN, text),)
+            try:
+                (choice,) = chunk["choices"]
+                delta = choice["delta"]
+                text = delta["content"]
+                if (
+                    type(text) is str
+                    and text
+                    and len(delta) == 1
+                    and not (choice["finish_reason"] or choice["index"] or choice.get("logprobs") or chunk.get("usage"))
+                    and "error" not in chunk
+                ):
+                    return (StreamEvent(_TOKEN, text),)
+            except (KeyError, TypeError, ValueError):
+                pass
         return self._slowly(name, chunk)
 
     def _odd(self, name: str | None, data: bytes) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -12,8 +12,8 @@ from providers.pipeline import Assembler, attach
 from providers.profiles import ProfileTable
 from providers.remote import RemoteProvider
 from providers.types import APIType, EmbeddingResult, LLMConfig, Request, StreamEvent
-from providers.unwrap import Unwrapper, unwrap_whole, unwrapping
-from providers.wire import SdkTransport
+from providers.unwrap import Unwrapping, unwrap_whole
+from providers.wire import Decoder, Failed, SdkTransport
 
 from . import chat, embeddings, responses
 from .chat_stream import ChatStream
@@ -102,38 +102,23 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
 
         return OpenAITransport(self.address(), **self.wiring())
 
-    async def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request through the interface that it names, or that `AUTO` finds right."""
-        if not request.stream:
-            for event in await self.respond(request):
-                yield event
-            return
+    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+        """Begin an answer in pieces, through the interface that the request names, or that `AUTO` finds right."""
         codec, plan = self._route(request)
-        try:
-            body, meta = codec.encode(request, plan)
-            decoder = self._decoder(codec, request, meta)
-            feed = decoder.feed
-            unwrapper = Unwrapper() if is_wrapped(request.output) else None
-            if unwrapper is not None:
-                feed = unwrapping(feed, unwrapper)
-            pieces = self._transport.stream(codec.PATH, body, request.timeout, decoder.begin, lambda: decoder.done)
-            try:
-                async for name, data in pieces:
-                    if decoder.done:
-                        continue
-                    for event in feed(name, data):
-                        yield event
-            finally:
-                await pieces.aclose()
-            if unwrapper is not None and (rest := unwrapper.flush()):
-                yield StreamEvent.token(rest)
-            for event in decoder.finish():
-                yield event
-        except LLMProviderError as error:
-            self._place(error, request.model)
-            if codec is responses and isinstance(error, LLMProviderAPIError):
+        body, meta = codec.encode(request, plan)
+        decoder: Decoder[StreamEvent] = self._decoder(codec, request, meta)
+        if is_wrapped(request.output):
+            decoder = Unwrapping(decoder)
+        blame = failed
+
+        def hinting(error: LLMProviderError) -> None:
+            failed(error)
+            if isinstance(error, LLMProviderAPIError):
                 hint_at_chat(error)
-            raise
+
+        if codec is responses:
+            blame = hinting
+        return self._transport.stream(codec.PATH, body, request.timeout, decoder, failed=blame)
 
     async def respond(self, request: Request) -> list[StreamEvent]:
         """Answer one request in one piece."""
