@@ -143,6 +143,12 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
                 self._watch = watch(transport)
                 super().connection_made(transport)
 
+            def resume_reading(self, *how: Any, **more: Any) -> None:
+                # Asked for after each piece that was read. aiohttp then gives its parser an empty piece, whether or
+                # not reading was paused: as much work as a piece of a stream itself.
+                if getattr(self, "_reading_paused", True):
+                    super().resume_reading(*how, **more)
+
             def is_connected(self) -> bool:
                 # Asked before an idle connection is used again.
                 self.used = True

@@ -259,6 +259,7 @@ async def test_the_aiohttp_that_is_here_has_all_parts(serve: Any) -> None:
     place.data_received = data_received
     goes_on.set()
     assert [data async for _, data in stream] == [b"1", b"2"]
+    await asyncio.sleep(0)  # until here all went on inside of data_received
     assert left
     assert not any(left)
     await client.close()

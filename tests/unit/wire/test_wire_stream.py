@@ -466,6 +466,43 @@ async def test_200000_events_in_bounded_memory(serve: Any) -> None:
     await client.close()
 
 
+async def test_a_reply_that_was_paused_goes_on(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp is only asked to go on where it was paused, and nothing of the reply is lost then."""
+    from aiohttp.client_proto import ResponseHandler
+
+    paused = resumed = 0
+    pause, resume = ResponseHandler.pause_reading, ResponseHandler.resume_reading
+
+    def count_pause(self: Any) -> None:
+        nonlocal paused
+        paused += 1
+        pause(self)
+
+    def count_resume(self: Any, *how: Any) -> None:
+        nonlocal resumed
+        assert self._reading_paused
+        resumed += 1
+        resume(self, *how)
+
+    monkeypatch.setattr(ResponseHandler, "pause_reading", count_pause)
+    monkeypatch.setattr(ResponseHandler, "resume_reading", count_resume)
+
+    def body(connection: Any) -> None:
+        connection.send(b"".join(b"%x\r\ndata: %06d\n\n\r\n" % (14, number) for number in range(20_000)))
+        connection.send(b"0\r\n\r\n")
+
+    client = client_of(streaming(serve, body))
+    for _ in range(2):
+        seen: list[bytes] = []
+        async for _, data in client.stream("/s", b"", timeout=20):
+            seen.append(data)
+            if len(seen) % 5_000 == 1:
+                await asyncio.sleep(0.05)
+        assert seen == [b"%06d" % number for number in range(20_000)]
+    assert paused >= resumed > 0
+    await client.close()
+
+
 async def test_one_event_of_50_mb(serve: Any) -> None:
     def body(connection: Any) -> None:
         connection.chunk(b"data: ")

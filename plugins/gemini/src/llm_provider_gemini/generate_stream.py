@@ -107,7 +107,7 @@ class GenerateStream:
                     type(text) is str
                     and text
                     and len(part) == 1
-                    and (len(only) == 1 or (len(only) == 2 and not only["index"]))
+                    and ((len(only) == 2 and not only["index"]) or len(only) == 1)
                     and "error" not in chunk
                 ):
                     self._text.append(text)
