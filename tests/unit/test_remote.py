@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +13,24 @@ import pytest
 from providers import (
     LLMProviderAPIError,
     LLMProviderConfigurationError,
+    LLMProviderError,
     LLMProviderResponseError,
+    LLMProviderStreamError,
     LLMProviderUnsupportedOperationError,
     LLMResponse,
     MissingCredentialsError,
     MissingDependencyError,
     Request,
     StreamEvent,
+    StreamEventType,
+    Usage,
     setting,
 )
 from providers.profiles import ProfileTable
 from providers.remote import RemoteProvider, RemoteSettings
 from providers.testing import Fault, LoopbackServer, Reply
-from providers.wire import HttpTransport, SdkTransport
+from providers.types import Messages
+from providers.wire import Failed, HttpTransport, SdkTransport
 
 KEY = "sk-of-the-tests-123"
 
@@ -73,6 +78,43 @@ class Acme(RemoteProvider):
             lambda transport: transport.request("GET", "/count", None, request.timeout),
             lambda reply, request_id: int(reply["count"]),
         )
+
+
+class Letters:
+    """A decoder: of each event the word, until one says that it is the last."""
+
+    def __init__(self, provider: RemoteProvider) -> None:
+        self._provider = provider
+        self.done = False
+
+    def begin(self, request_id: str | None) -> None:
+        self.request_id = request_id
+
+    def feed(self, name: str | None, data: bytes) -> list[StreamEvent]:
+        told = json.loads(data)
+        if "error" in told:
+            raise self._provider._refusal(told, self.request_id)
+        self.done = told.get("last", False)
+        return [StreamEvent.token(told["word"])]
+
+    def finish(self) -> list[StreamEvent]:
+        if not self.done:
+            raise LLMProviderStreamError("no last word", provider="acme", request_id=self.request_id)
+        return [StreamEvent.usage(Usage(3, 2)), StreamEvent.finish("stop", response_id=self.request_id)]
+
+
+class Streaming(Acme):
+    """One that says what a whole answer is, and what one in pieces."""
+
+    generate = RemoteProvider.generate
+
+    async def respond(self, request: Request) -> list[StreamEvent]:
+        return [event async for event in Acme.generate(self, request)]
+
+    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+        if request.params.get("top_p"):
+            raise LLMProviderUnsupportedOperationError("no top_p", provider=self.name)
+        return self._transport.stream("/stream", {}, request.timeout, Letters(self), failed=failed)
 
 
 class NoSdk(RemoteProvider):
@@ -208,6 +250,69 @@ async def test_errors_are_placed_and_tried_again(server: LoopbackServer, transpo
                 await provider.count(attempts=1)
             assert caught.value.model == "m"  # type: ignore[attr-defined]
             assert KEY not in str(caught.value)
+        assert provider.calls_under_way == 0
+
+
+WORDS = [{"word": "Hel"}, {"word": "lo", "last": True}]
+
+
+async def test_an_answer_in_pieces_is_what_the_decoder_makes(server: LoopbackServer, transport: str) -> None:
+    """Whole answers come from `respond`, pieces from `streaming`; passing failures before the first are tried again."""
+    known = {"x-request-id": "r-1"}
+    server.script("/stream", Fault.status(503), Reply.sse([*WORDS, {"word": "unheard"}], headers=known))
+    options: dict[str, Any] = {"base_url": server.url, "transport": transport, "retry_delay": 0.01}
+    async with Streaming("m", api_key=KEY, **options) as provider:
+        assert await say(provider) == "Hi"
+        *pieces, done = [event async for event in provider.stream("Hi")]
+        assert [event.data for event in pieces if event.type is StreamEventType.TOKEN] == ["Hel", "lo"]
+        answer = done.data
+        assert (answer.content, answer.finish_reason, answer.response_id) == ("Hello", "stop", "r-1")
+        assert [attempt["status"] for attempt in answer.metadata["attempts"]] == [503]
+        assert server.count("/stream") == 2
+        assert provider.calls_under_way == 0
+    with pytest.raises(LLMProviderUnsupportedOperationError, match="streaming"):
+        async for _ in NoSdk("m", base_url=server.url).generate(Request("m", Messages.of("Hi"), stream=True)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Fault.status(400, {"error": {"message": f"no {KEY}", "code": "never"}}), 0),
+        (Reply.sse([WORDS[0], {"error": {"message": f"no {KEY}", "code": "never"}}]), 1),
+        (Reply.sse([WORDS[0]], done=None), 1),
+        (Reply.text("<html>", headers={"Content-Type": "text/html"}), 0),
+        (Fault.hang_up(), 0),
+    ],
+)
+async def test_errors_of_pieces_say_which_model_they_are_about(
+    server: LoopbackServer, transport: str, reply: Any, said: int
+) -> None:
+    server.script("/stream", reply)
+    async with Streaming("m", api_key=KEY, base_url=server.url, transport=transport) as provider:
+        pieces: list[StreamEvent] = []
+
+        async def read() -> None:
+            async for event in provider.generate(provider._request("Hi", None, {}, stream=True)):
+                pieces.append(event)
+
+        with pytest.raises(LLMProviderError) as caught:
+            await read()
+        assert caught.value.model == "m"
+        assert KEY not in str(caught.value)
+        assert len(pieces) == said
+        assert await server.eventually(lambda: server.open_connections == 0 or said == 0 or "last" in str(caught.value))
+
+
+async def test_a_request_that_cannot_be_put_says_so_too(server: LoopbackServer) -> None:
+    async with Streaming("m", api_key=KEY, base_url=server.url) as provider:
+        with pytest.raises(LLMProviderUnsupportedOperationError) as caught:
+            await anext(provider.stream("Hi", top_p=0.3))
+        assert caught.value.model == "m"
+        with pytest.raises(LLMProviderUnsupportedOperationError) as caught:
+            provider.generate(provider._request("Hi", None, {"top_p": 0.3}, stream=True))
+        assert caught.value.model == "m"
+        assert not server.requests
         assert provider.calls_under_way == 0
 
 

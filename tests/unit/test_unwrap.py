@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.types import StreamEvent
-from providers.unwrap import Unwrapper, has_object_root, unwrap_whole, with_plain_root, wrap_root
+from providers.types import StreamEvent, StreamEventType
+from providers.unwrap import Unwrapper, Unwrapping, has_object_root, unwrap_whole, with_plain_root, wrap_root
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -39,6 +39,45 @@ def test_a_text_that_is_not_wrapped_is_kept(text: str, cuts: list[int]) -> None:
         given_out += unwrapper.feed(text[at : max(cut, at)])
         at = max(cut, at)
     assert given_out + unwrapper.flush() == text
+
+
+class Words:
+    """A decoder: each event is a word, and the last word is an empty one."""
+
+    done = False
+
+    def begin(self, request_id: str | None) -> None:
+        self.begun = request_id
+
+    def feed(self, name: str | None, data: bytes) -> list[StreamEvent]:
+        self.done = not data
+        return [StreamEvent.token(data.decode())] if data else [StreamEvent.finish("stop")]
+
+    def finish(self) -> list[StreamEvent]:
+        return [StreamEvent.meta(whole=self.done)]
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        ([b'{"val', b'ue": [1,', b" 2]", b"}", b""], ["[1,", " 2]"]),
+        ([b"no wrapping", b""], ["no wrapping"]),
+        ([b'{"value": 12', b""], ['{"value": 12']),  # cut inside a number: whatever comes, not another number
+        ([b'{"value": "cut'], ['"cut']),
+    ],
+)
+def test_a_decoder_without_the_wrapping(words: list[bytes], texts: list[str]) -> None:
+    """What is held back at the end comes before the inner decoder's last words."""
+    words_of = Words()
+    decoder = Unwrapping(words_of)
+    decoder.begin("r-1")
+    assert words_of.begun == "r-1"
+    events = [event for word in words for event in decoder.feed(None, word)]
+    assert decoder.done == (words[-1] == b"")
+    events += decoder.finish()
+    said = [event.data for event in events if event.type is StreamEventType.TOKEN]
+    assert said == texts
+    assert events[-1] == StreamEvent.meta(whole=decoder.done)
 
 
 def in_pieces(text: str) -> str:
