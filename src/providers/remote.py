@@ -9,12 +9,14 @@ class AcmeProvider(RemoteProvider):
         return {"Authorization": ...}
 
     async def respond(self, request): ...       # a whole answer, over self._transport.post
-    def streaming(self, request, failed): ...   # one in pieces, over self._transport.stream
+
+    def generate(self, request):                # one in pieces, over self._transport.stream
+        return self._answer(request, lambda request, failed: ...)
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
@@ -128,17 +130,6 @@ class RemoteProvider(LLMProvider):
             "prompt": self.prompt,
         }
 
-    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
-        """Begin an answer in pieces: give what `self._transport.stream` gives for the request's body and a decoder.
-
-        To be written with `respond`; or write `generate` alone, as in any provider.
-
-        Args:
-            request: one with `stream`.
-            failed: to be handed on to the transport; says in an error which model it is about.
-        """
-        raise LLMProviderUnsupportedOperationError(f"{type(self).__name__} has no streaming()", provider=self.name)
-
     # --- its life ---------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -226,17 +217,31 @@ class RemoteProvider(LLMProvider):
 
     # --- calls and their errors -------------------------------------------------------------------------------------
 
-    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
-        """Answer one request, piece by piece where it asks for that."""
-        # No generator of its own: that would cost each piece of a stream one step more.
+    def _answer(
+        self, request: Request, begin: Callable[[Request, Failed], AsyncIterator[StreamEvent]]
+    ) -> AsyncIterator[StreamEvent]:
+        """What `generate` gives where whole answers come from `respond`, and pieces from a transport's `stream`.
+
+        No generator around that one: it would cost each piece as much as reading it.
+
+        Args:
+            request: the call. A provider without a `respond` of its own is asked for pieces in any case.
+            begin: takes the request, and what the transport is to tell of errors, and gives `self._transport.stream`
+                with the body and a decoder.
+
+        Raises:
+            LLMProviderError: what `begin` raises.
+        """
         if not request.stream:
-            return self._at_once(request)
+            if type(self).respond is not LLMProvider.respond:
+                return self._at_once(request)
+            request = request.replace(stream=True)
 
         def failed(error: LLMProviderError) -> None:
             self._place(error, request.model)
 
         try:
-            return self.streaming(request, failed)
+            return begin(request, failed)
         except LLMProviderError as error:
             failed(error)
             raise

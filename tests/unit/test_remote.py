@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,16 +20,17 @@ from providers import (
     LLMResponse,
     MissingCredentialsError,
     MissingDependencyError,
+    PluginError,
     Request,
     StreamEvent,
     StreamEventType,
     Usage,
     setting,
 )
+from providers.plugins import check_provider_class
 from providers.profiles import ProfileTable
 from providers.remote import RemoteProvider, RemoteSettings
 from providers.testing import Fault, LoopbackServer, Reply
-from providers.types import Messages
 from providers.wire import Failed, HttpTransport, SdkTransport
 
 KEY = "sk-of-the-tests-123"
@@ -106,15 +107,27 @@ class Letters:
 class Streaming(Acme):
     """One that says what a whole answer is, and what one in pieces."""
 
-    generate = RemoteProvider.generate
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        return self._answer(request, self._begin)
 
     async def respond(self, request: Request) -> list[StreamEvent]:
         return [event async for event in Acme.generate(self, request)]
 
-    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
+    def _begin(self, request: Request, failed: Failed) -> AsyncIterator[StreamEvent]:
         if request.params.get("top_p"):
             raise LLMProviderUnsupportedOperationError("no top_p", provider=self.name)
         return self._transport.stream("/stream", {}, request.timeout, Letters(self), failed=failed)
+
+
+class OnlyStreaming(RemoteProvider):
+    """One that has no other way to a whole answer."""
+
+    name = "acme"
+
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        return self._answer(
+            request, lambda put, failed: self._transport.stream("/stream", {}, put.timeout, Letters(self), None, failed)
+        )
 
 
 class NoSdk(RemoteProvider):
@@ -270,9 +283,21 @@ async def test_an_answer_in_pieces_is_what_the_decoder_makes(server: LoopbackSer
         assert [attempt["status"] for attempt in answer.metadata["attempts"]] == [503]
         assert server.count("/stream") == 2
         assert provider.calls_under_way == 0
-    with pytest.raises(LLMProviderUnsupportedOperationError, match="streaming"):
-        async for _ in NoSdk("m", base_url=server.url).generate(Request("m", Messages.of("Hi"), stream=True)):
-            pass
+
+
+async def test_a_provider_without_a_way_to_whole_answers_streams_them(server: LoopbackServer) -> None:
+    server.script("/stream", Reply.sse(WORDS), repeat=True)
+    async with OnlyStreaming("m", base_url=server.url) as provider:
+        answer = await provider.execute("Hi")
+        assert (answer.content, answer.finish_reason) == ("Hello", "stop")
+    assert check_provider_class("acme", OnlyStreaming) is OnlyStreaming
+
+
+async def test_a_provider_without_any_says_so() -> None:
+    with pytest.raises(PluginError, match="has no generate"):
+        check_provider_class("nosdk", NoSdk)
+    with pytest.raises(LLMProviderUnsupportedOperationError, match="has no generate"):
+        await NoSdk("m", base_url="http://127.0.0.1:9").execute("Hi")
 
 
 @pytest.mark.parametrize(

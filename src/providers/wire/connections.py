@@ -7,6 +7,7 @@ and in `LoopSession`; the tests of this room pin each of them.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import wraps
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,8 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
             # Who last read a stream from it and when the stream ended, until the next call takes the connection.
             streamed: tuple[Any, float] | None = None
             _before: tuple[Any, float] | None = None
+            # Whether the parser was stopped since the last request, for a reader that is slower than the server.
+            _paused_once = False
             _watch: Any = None
 
             def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -143,10 +146,20 @@ def our_types() -> tuple[type[aiohttp.ClientResponse], type[ResponseHandler]]:
                 self._watch = watch(transport)
                 super().connection_made(transport)
 
+            @wraps(ResponseHandler.set_response_params)  # whose parameters are looked at
+            def set_response_params(self, **params: Any) -> None:  # type: ignore[override]
+                self._paused_once = False
+                super().set_response_params(**params)
+
+            def pause_reading(self) -> None:
+                self._paused_once = True
+                super().pause_reading()
+
             def resume_reading(self, *how: Any, **more: Any) -> None:
-                # Asked for after each piece that was read. aiohttp then gives its parser an empty piece, whether or
-                # not reading was paused: as much work as a piece of a stream itself.
-                if getattr(self, "_reading_paused", True):
+                # Asked for after each piece that was read. aiohttp then gives its parser an empty piece: as much work
+                # as a piece of a stream itself, and of use only where the parser was stopped. It may be stopped still
+                # when reading goes on, so it is asked until the reply has ended.
+                if self._paused_once:
                     super().resume_reading(*how, **more)
 
             def is_connected(self) -> bool:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -89,8 +88,6 @@ class LoopSession:
         import aiohttp
 
         self.loop = loop
-        # asyncio's own loops ask this clock, one call further down.
-        self._now = monotonic if getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time else loop.time
         self.open = True
         self.clients: WeakSet[Any] = WeakSet()
         self.calls: set[Call] = set()
@@ -164,7 +161,7 @@ class LoopSession:
         if call.why is not None:
             raise StoppedError(call.why)
         if timeout is not None:
-            deadline = call.deadline = self._now() + timeout
+            deadline = call.deadline = self.loop.time() + timeout
             if deadline < self._timer_at:
                 if self._timer is not None:
                     self._timer.cancel()
@@ -176,7 +173,7 @@ class LoopSession:
 
     def _look(self) -> None:
         self._timer, self._timer_at = None, NEVER
-        now = self._now()
+        now = self.loop.time()
         nearest = NEVER
         for call in tuple(self.calls):
             if call.deadline <= now:

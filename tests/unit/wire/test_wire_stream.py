@@ -467,7 +467,7 @@ async def test_200000_events_in_bounded_memory(serve: Any) -> None:
 
 
 async def test_a_reply_that_was_paused_goes_on(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """aiohttp is only asked to go on where it was paused, and nothing of the reply is lost then."""
+    """aiohttp is asked to go on in a reply that was paused, where nothing is lost, and in no other one."""
     from aiohttp.client_proto import ResponseHandler
 
     paused = resumed = 0
@@ -480,7 +480,6 @@ async def test_a_reply_that_was_paused_goes_on(serve: Any, monkeypatch: pytest.M
 
     def count_resume(self: Any, *how: Any) -> None:
         nonlocal resumed
-        assert self._reading_paused
         resumed += 1
         resume(self, *how)
 
@@ -488,7 +487,12 @@ async def test_a_reply_that_was_paused_goes_on(serve: Any, monkeypatch: pytest.M
     monkeypatch.setattr(ResponseHandler, "resume_reading", count_resume)
 
     def body(connection: Any) -> None:
-        connection.send(b"".join(b"%x\r\ndata: %06d\n\n\r\n" % (14, number) for number in range(20_000)))
+        if connection.requests[-1].body == b"small":
+            connection.chunk(b"data: 1\n\n")
+            time.sleep(0.02)
+            connection.chunk(b"data: 2\n\n")
+        else:
+            connection.send(b"".join(b"%x\r\ndata: %06d\n\n\r\n" % (14, number) for number in range(20_000)))
         connection.send(b"0\r\n\r\n")
 
     client = client_of(streaming(serve, body))
@@ -499,7 +503,37 @@ async def test_a_reply_that_was_paused_goes_on(serve: Any, monkeypatch: pytest.M
             if len(seen) % 5_000 == 1:
                 await asyncio.sleep(0.05)
         assert seen == [b"%06d" % number for number in range(20_000)]
-    assert paused >= resumed > 0
+    assert paused
+    assert resumed
+    so_far = resumed
+    assert [data async for _, data in client.stream("/s", b"small", timeout=20)] == [b"1", b"2"]
+    assert resumed == so_far
+    await client.close()
+
+
+async def test_a_parser_that_was_stopped_behind_its_last_byte_goes_on(serve: Any) -> None:
+    """aiohttp stops its parser at so many unread chunks, and the parser may keep that in mind when reading goes on."""
+    small = b"2\r\n:\n\r\n"
+
+    def body(connection: Any) -> None:
+        connection.chunk(b"data: first\n\n")
+        time.sleep(0.05)
+        for _ in range(160):
+            connection.send(small * 102)
+        time.sleep(0.2)
+        for _ in range(160):  # somewhere among these reading stops, at the end of what has come
+            connection.send(small)
+            time.sleep(0.001)
+        connection.chunk(b"data: last\n\n")
+        connection.send(b"0\r\n\r\n")
+
+    client = client_of(streaming(serve, body))
+    seen: list[bytes] = []
+    async for _, data in client.stream("/s", b"", timeout=5):
+        seen.append(data)
+        if data == b"first":
+            await asyncio.sleep(1.5)
+    assert seen == [b"first", b"last"]
     await client.close()
 
 

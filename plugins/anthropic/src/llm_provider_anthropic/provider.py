@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,12 +127,15 @@ class AnthropicProvider(TokenCounting, RemoteProvider):
 
         return AnthropicTransport(self.address(), **self.wiring())
 
-    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
-        """Begin an answer in pieces."""
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request, piece by piece where it asks for that."""
+        return self._answer(request, self._begin)
+
+    def _begin(self, request: Request, failed: Failed) -> AsyncIterator[StreamEvent]:
         wire = messages.encode(request, self._plan(request.model), self._betas)
         decoder = MessageStream(wire.meta, self._refusal, secrets=self._secrets)
         if wire.in_words:
-            decoder.and_then = lambda facts: _parsed(request, decoder.text, facts)
+            decoder.and_then = lambda text, facts: _parsed(request, text, facts)
         return self._transport.stream(messages.PATH, wire.body, request.timeout, decoder, wire.headers, failed)
 
     async def respond(self, request: Request) -> list[StreamEvent]:

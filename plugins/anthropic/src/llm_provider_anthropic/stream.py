@@ -61,7 +61,7 @@ class MessageStream:
     Attributes:
         request_id: the backend's id of the request, once the reply has begun.
         done: whether the stream said that it is over; what follows does not matter.
-        and_then: gives more events at the end, of the last facts.
+        and_then: gives more events at the end, of the whole text and the last facts.
     """
 
     __slots__ = (
@@ -87,7 +87,7 @@ class MessageStream:
         self._usage = UsageReader()
         self.request_id: str | None = None
         self.done = False
-        self.and_then: Callable[[dict[str, Any]], Iterable[StreamEvent]] | None = None
+        self.and_then: Callable[[str, dict[str, Any]], Iterable[StreamEvent]] | None = None
 
     def begin(self, request_id: str | None) -> None:
         """Take the backend's id of the request in: the reply has begun."""
@@ -283,7 +283,7 @@ class MessageStream:
         put_content(facts, [block.whole() for block in self._order])
         if self._unknown:
             facts["unknown"] = self._unknown
-        return [StreamEvent(META, facts), *(self.and_then(facts) if self.and_then is not None else ())]
+        return [StreamEvent(META, facts), *(self.and_then(self.text, facts) if self.and_then is not None else ())]
 
 
 _BEGINS: Final = {"text_delta": "text", "thinking_delta": "thinking"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -81,8 +81,11 @@ class GeminiProvider(Embeddings, TokenCounting, RemoteProvider):
 
     # --- answers
 
-    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
-        """Begin an answer in pieces."""
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request, piece by piece where it asks for that."""
+        return self._answer(request, self._begin)
+
+    def _begin(self, request: Request, failed: Failed) -> AsyncIterator[StreamEvent]:
         plan = self._plans.get(request.model) or self._plan(request.model)
         body, meta = generate.encode(request, plan)
         decoder = GenerateStream(meta, self._refusal, secrets=self._secrets)

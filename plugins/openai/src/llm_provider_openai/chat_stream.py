@@ -115,7 +115,8 @@ class ChatStream:
                     type(text) is str
                     and text
                     and len(delta) == 1
-                    and not (choice["finish_reason"] or choice["index"] or choice.get("logprobs") or chunk.get("usage"))
+                    and choice.get("finish_reason") is None
+                    and not (choice.get("index") or choice.get("logprobs") or chunk.get("usage"))
                     and "error" not in chunk
                 ):
                     return (StreamEvent(_TOKEN, text),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -102,8 +102,11 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
 
         return OpenAITransport(self.address(), **self.wiring())
 
-    def streaming(self, request: Request, failed: Failed) -> AsyncGenerator[StreamEvent, None]:
-        """Begin an answer in pieces, through the interface that the request names, or that `AUTO` finds right."""
+    def generate(self, request: Request) -> AsyncIterator[StreamEvent]:
+        """Answer one request through the interface that it names, or that `AUTO` finds right."""
+        return self._answer(request, self._begin)
+
+    def _begin(self, request: Request, failed: Failed) -> AsyncIterator[StreamEvent]:
         codec, plan = self._route(request)
         body, meta = codec.encode(request, plan)
         decoder: Decoder[StreamEvent] = self._decoder(codec, request, meta)
