@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from ..wire.redaction import redact, signs_in
+from ..wire.redaction import SHORTEST_SECRET, redact, signs_in
 
-_SHORTEST: Final = 6  # as in `notices`: placeholders for local servers are no secrets
 _USER_PART: Final = r"://([^/\s@]+)@"
 
 
@@ -38,7 +37,7 @@ def protect(owner: object, secrets: Iterable[str]) -> None:
             have in an address and in JSON.
     """
     global _known
-    found = {form for secret in secrets for form in _forms(secret.strip()) if len(form) >= _SHORTEST}
+    found = {form for secret in secrets for form in _forms(secret.strip()) if len(form) >= SHORTEST_SECRET}
     if found:
         with _lock:
             _owners[owner] = _owners.get(owner, frozenset()) | found

@@ -9,13 +9,13 @@ from __future__ import annotations
 from .errors import Classifier, error_from_event, error_from_reply
 from .http import HttpClient
 from .jsonbody import Checked, decode_json, decode_object, encode_json
-from .reading import Decoder, Events
+from .reading import Decoder, Events, Failed
 from .redaction import redact
 from .reply import Reply
 from .retry_after import parse_retry_after
 from .sdk import SdkTransport, Sent
 from .sse import Event, SSEParser
-from .transport import Answer, Failed, Headers, Hidden, HttpTransport, Transport, hidden, merged_headers
+from .transport import Answer, Headers, Hidden, HttpTransport, Transport, hidden, merged_headers
 
 __all__ = [
     "Answer",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .failures import failure, not_a_stream
 from .inflate import Inflater
 from .options import fed, request_options
 from .pool import GRACE, NEVER, Call, LoopSession, join
-from .reading import BodyParser, Decoder, Events, kind_of, parser_of
+from .reading import AS_THEY_ARE, BodyParser, Decoder, Failed, kind_of, parser_of, unseen
 from .redaction import sign_in_secrets
 from .reply import Reply, headroom_of, read_refusal, request_id_of
 
@@ -176,9 +176,8 @@ class HttpClient:
         timeout: float | None,
         headers: Mapping[str, str] | None = None,
         method: str = "POST",
-        on_reply: Callable[[Reply], object] | None = None,
-        decoder: Decoder[Any] | None = None,
-        failed: Callable[[LLMProviderError], object] | None = None,
+        decoder: Decoder[Any] = AS_THEY_ARE,
+        failed: Failed = unseen,
     ) -> AsyncGenerator[Any, None]:
         """Send a body and give out what comes of the reply, as it comes.
 
@@ -191,7 +190,6 @@ class HttpClient:
                 Time that the consumer takes between two events does not count.
             headers: for this request alone; they win over the client's.
             method: the HTTP method.
-            on_reply: called once with the reply's status and headers, before the first event.
             decoder: makes something of the events, which are given as they are where it is left out. Each generator
                 around this one costs every piece as much as reading it.
             failed: sees each error of ours before it is raised.
@@ -206,32 +204,14 @@ class HttpClient:
             LLMProviderResponseError: a reply that is neither an event stream nor JSON, such as a web page.
             LLMProviderError: all that `request` raises, and the decoder.
         """
-        decoder = decoder or Events()
         feed = decoder.feed
         try:
             if perf_counter() < self._distrusted_until:
                 headers = {**(headers or {}), "Connection": "close"}
             pool, url, options = self._prepare(path, timeout, headers, "stream")
-            began = perf_counter()
             call = pool.start(self)
             try:
-                pool.wait(call, timeout)
-                refusal = None
-                try:
-                    response = call.response = await pool.request(method, url, data=fed(body), **options)
-                    if not 200 <= response.status < 300:
-                        refusal = await read_refusal(response)
-                except BaseException as error:
-                    ours = self._failure(error, call, timeout)
-                    if ours is None:
-                        raise
-                    raise ours from error
-                if _log.isEnabledFor(logging.DEBUG):
-                    self._report(method, path, response, began)
-                if refusal is not None:
-                    raise self._refused(response, refusal)
-                if on_reply is not None:
-                    on_reply(Reply(response.status, response.headers, b"", self._secrets))
+                response = await self._begun(pool, call, timeout, method, path, url, data=fed(body), **options)
                 decoder.begin(request_id_of(response.headers, self._secrets))
                 if (listener := listening.get()) is not None:
                     listener(headroom_of(response.headers))
@@ -275,9 +255,29 @@ class HttpClient:
             for item in decoder.finish():
                 yield item
         except LLMProviderError as error:
-            if failed is not None:
-                failed(error)
+            failed(error)
             raise
+
+    async def _begun(
+        self, pool: LoopSession, call: Call, timeout: float | None, method: str, path: str, url: URL, **options: Any
+    ) -> Any:
+        """The reply of a stream, once it has begun; one that refuses is read and raised."""
+        began, refusal = perf_counter(), None
+        pool.wait(call, timeout)
+        try:
+            response = call.response = await pool.request(method, url, **options)
+            if not 200 <= response.status < 300:
+                refusal = await read_refusal(response)
+        except BaseException as error:
+            ours = self._failure(error, call, timeout)
+            if ours is None:
+                raise
+            raise ours from error
+        if _log.isEnabledFor(logging.DEBUG):
+            self._report(method, path, response, began)
+        if refusal is not None:
+            raise self._refused(response, refusal)
+        return response
 
     def _readers(self, response: aiohttp.ClientResponse) -> tuple[BodyParser, Inflater | None]:
         kind, encoding = kind_of(response.headers), response.headers.get("Content-Encoding")

@@ -11,7 +11,6 @@ from providers.exceptions import LLMProviderConfigurationError, LLMProviderRespo
 from .redaction import redact, shorten
 
 _SNIPPET = 200
-_SHORT = 2000  # bytes
 
 
 class Checked(dict[str, Any]):
@@ -51,9 +50,6 @@ def encode_json(value: Any, *, unsearched: Collection[str] = ()) -> bytes:
             body = orjson.dumps(whole)
         except orjson.JSONEncodeError:
             raise LLMProviderConfigurationError(f"the request cannot be written as JSON: {error}") from error
-    # What orjson makes `null` of cannot be there where no `null` is. In a long text even that word is slow to look for.
-    if len(body) < _SHORT and b"null" not in body:
-        return body
     searched = [item for key, item in value.items() if key not in unsearched] if unsearched else value
     if not _finite(searched):
         raise LLMProviderConfigurationError(f"{_not_finite(value)} is not a finite number: JSON has no word for it")

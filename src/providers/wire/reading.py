@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NoReturn, Protocol, TypeVar
+from typing import Final, NoReturn, Protocol, TypeAlias, TypeVar
+
+from providers.exceptions import LLMProviderError
 
 from .options import EVENTS, JSON
 from .sse import Event, SSEParser
@@ -44,6 +46,17 @@ class Events:
     def finish(self) -> tuple[Event, ...]:
         """Nothing is left."""
         return ()
+
+
+AS_THEY_ARE: Final = Events()
+
+
+Failed: TypeAlias = Callable[[LLMProviderError], object]
+"""Sees an error of ours before it is raised."""
+
+
+def unseen(error: LLMProviderError) -> None:
+    """Nobody wants to see it."""
 
 
 class BodyParser(Protocol):

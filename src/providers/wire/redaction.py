@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from providers.notices import SHORTEST_SECRET as SHORTEST_SECRET
 from providers.notices import without_secrets
 
 # Patterns stay texts, because compiling them would cost more than importing this whole room.

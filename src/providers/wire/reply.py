@@ -24,7 +24,7 @@ class Reply:
     Attributes:
         status: HTTP status, 200 to 299.
         headers: the reply's headers; names in any case.
-        body: the body, decompressed; empty in the `Reply` that `stream` hands to `on_reply`.
+        body: the body, decompressed.
 
     Args:
         secrets: what must not appear in `request_id`.

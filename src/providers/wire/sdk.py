@@ -25,10 +25,10 @@ from providers.exceptions import (
 from .errors import Classifier, error_from_reply
 from .jsonbody import decode_json, decode_object, encode_json
 from .options import EVENTS
-from .reading import Decoder, kind_of, parser_of
+from .reading import Decoder, Failed, kind_of, parser_of, unseen
 from .redaction import redact
 from .reply import Reply
-from .transport import Answer, Failed, Headers
+from .transport import Answer, Headers
 
 T = TypeVar("T")
 
@@ -173,7 +173,7 @@ class SdkTransport(ABC):
         limit: float | None,
         decoder: Decoder[T],
         headers: Headers = None,
-        failed: Failed | None = None,
+        failed: Failed = unseen,
     ) -> AsyncGenerator[T, None]:
         """Send a body and give what the decoder makes of the reply."""
         own = {**(headers or {}), "Accept": EVENTS}
@@ -213,8 +213,7 @@ class SdkTransport(ABC):
             for item in decoder.finish():
                 yield item
         except LLMProviderError as error:
-            if failed is not None:
-                failed(error)
+            failed(error)
             raise
 
     async def close(self) -> None:

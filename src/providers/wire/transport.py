@@ -5,22 +5,17 @@ A plugin may have a second transport, its vendor's SDK, which carries the same b
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
-
-from providers.exceptions import LLMProviderError
 
 from .errors import Classifier
 from .http import HttpClient
 from .jsonbody import decode_object, encode_json
-from .reading import Decoder
+from .reading import Decoder, Failed, unseen
 from .redaction import sign_in_secrets
 from .reply import Reply
 
 T = TypeVar("T")
-
-Failed: TypeAlias = Callable[[LLMProviderError], object]
-"""Sees an error of ours before it is raised."""
 
 Headers: TypeAlias = Mapping[str, str] | None
 """Headers of one request, on top of the transport's own."""
@@ -52,7 +47,7 @@ class Transport(Protocol):
         limit: float | None,
         decoder: Decoder[T],
         headers: Headers = None,
-        failed: Failed | None = None,
+        failed: Failed = unseen,
     ) -> AsyncGenerator[T, None]:
         """Send a body and give what the decoder makes of the reply; `limit` seconds at most between two of its pieces.
 
@@ -121,7 +116,7 @@ class HttpTransport:
         limit: float | None,
         decoder: Decoder[T],
         headers: Headers = None,
-        failed: Failed | None = None,
+        failed: Failed = unseen,
     ) -> AsyncGenerator[T, None]:
         """Send a body, which is written here and now, and give what the decoder makes of the reply."""
         sent = encode_json(body, unsearched=self._prompt)

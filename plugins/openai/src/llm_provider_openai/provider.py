@@ -112,16 +112,12 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
         decoder: Decoder[StreamEvent] = self._decoder(codec, request, meta)
         if is_wrapped(request.output):
             decoder = Unwrapping(decoder)
-        blame = failed
 
-        def hinting(error: LLMProviderError) -> None:
+        def blamed(error: LLMProviderError) -> None:
             failed(error)
-            if isinstance(error, LLMProviderAPIError):
-                hint_at_chat(error)
+            _hint(codec, error)
 
-        if codec is responses:
-            blame = hinting
-        return self._transport.stream(codec.PATH, body, request.timeout, decoder, failed=blame)
+        return self._transport.stream(codec.PATH, body, request.timeout, decoder, failed=blamed)
 
     async def respond(self, request: Request) -> list[StreamEvent]:
         """Answer one request in one piece."""
@@ -138,8 +134,7 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
                 events = unwrap_whole(events)
         except LLMProviderError as error:
             self._place(error, request.model)
-            if codec is responses and isinstance(error, LLMProviderAPIError):
-                hint_at_chat(error)
+            _hint(codec, error)
             raise
         return events
 
@@ -197,6 +192,11 @@ class OpenAIProvider(Embeddings, TokenCounting, RemoteProvider):
             several = request.extras.get("n", 1) != 1
             return ChatStream(meta, self._refusal, several=several, secrets=self._secrets)
         return ResponsesStream(meta, self._refusal, secrets=self._secrets)
+
+
+def _hint(codec: Any, error: LLMProviderError) -> None:
+    if codec is responses and isinstance(error, LLMProviderAPIError):
+        hint_at_chat(error)
 
 
 def _billed(error: LLMProviderError, usage: Any, request: Request) -> LLMProviderError:
